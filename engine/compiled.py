@@ -1,6 +1,6 @@
-"""Fused execution of element-wise ring rules, and the plain one where no compiler is at hand.
+"""Fused execution of element-wise ring rules. The one place that knows `torch.compile`.
 
-The one place that knows `torch.compile`. Results of both executions agree to rounding, not to the bit; a build records which one it ran.
+Fused and plain execution agree to rounding, not to the bit, so a build decides once which it runs, and records it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_enabled = True
+WORTHWHILE_WORK = 20_000
+"""Direction·steps from which fusing saves more than the ten seconds that compiling takes."""
 
 
-def compiler_available() -> bool:
-    """Whether a C++ compiler is found, which `torch.compile` needs on a processor."""
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+def worth_fusing(work: int) -> bool:
+    """Whether to fuse a build of so many direction·steps: it is large enough, and a C++ compiler is found."""
+    return work >= WORTHWHILE_WORK and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 @functools.cache
-def _compile(function: Callable[P, R]) -> Callable[P, R]:
-    return torch.compile(function, dynamic=True, fullgraph=True)
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, compiled where that is possible."""
-    return _compile(function) if compiler_available() else function
+def fused(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, compiled once for all sizes of its tensors."""
+    return torch.compile(function, dynamic=True)

@@ -1,9 +1,11 @@
 """Documents: what a model is trained on, in training order, and the units that can be deleted.
 
-A *unit* is the smallest thing that can be deleted: one document, or all the documents of one subject. Characters are the tokens: the vocabulary is
-the sorted set of characters of all documents, and one further token, BOS, opens and closes every document.
+A *unit* is the smallest thing that can be deleted: one document, or all the documents of one subject. Characters are
+the tokens: the vocabulary is the sorted set of characters of all documents, and one further token, BOS, opens and
+closes every document.
 
-This module reads text (a document a line), CSV and JSONL. It doesn't clean or deduplicate, and shuffles only when told: order is part of the data.
+This module reads text (a document a line), CSV and JSONL. It doesn't clean or deduplicate, and shuffles only when
+told: order is part of the data.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Documents:
     Attributes:
         texts: the documents; a document's number is its index. n of them.
         unit_of: the unit number of every document; n entries below m. Units are numbered by first appearance.
-        unit_names: the name of every unit: its subject, or the document's number where there are no subjects. m of them.
+        unit_names: the name of every unit: its subject, or the document's number where there are no subjects. m of
+            them.
         has_subjects: whether units are subjects.
     """
 
@@ -145,7 +148,9 @@ def read_documents(path: Path, *, format: Format = "auto") -> Documents:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DocumentsError("The file isn't UTF-8 here; save it as UTF-8.", line=line) from error
-    return parse_documents(decoded, format=_FORMAT_OF_SUFFIX.get(path.suffix.lower(), "text") if format == "auto" else format)
+    return parse_documents(
+        decoded, format=_FORMAT_OF_SUFFIX.get(path.suffix.lower(), "text") if format == "auto" else format
+    )
 
 
 def parse_documents(content: str, *, format: Format = "auto") -> Documents:
@@ -207,5 +212,5 @@ def _check_text(text: str, what: str, line: int | None = None) -> None:
         raise DocumentsError(f"{what} is empty.", line=line)
     control = next((c for c in text if not c.isprintable()), None)
     if control is not None:
-        # NUL can't be stored by PostgreSQL, a line break can't come back from a text file, a lone surrogate isn't UTF-8.
+        # PostgreSQL can't store NUL, a text file can't give a line break back, and a lone surrogate isn't UTF-8.
         raise DocumentsError(f"{what} holds the unprintable character {control!r}.", line=line)

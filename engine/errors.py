@@ -1,7 +1,7 @@
 """Everything that the engine refuses, as classes. They carry no HTTP status: the web layer maps them.
 
-A message says what is wrong, where, and what to change. It never holds a file-system path or a person's identity, so that it may be shown to
-whoever asked.
+A message says what is wrong, where, and what to change. It never holds a file-system path or a person's identity, so
+that it may be shown to whoever asked.
 """
 
 from __future__ import annotations

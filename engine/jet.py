@@ -1,22 +1,26 @@
-"""The ring of jets: truncated polynomials ``c_0 + c_1 z + … + c_S z^S``, many at once, with one shared real constant term.
+"""The ring of jets: truncated polynomials ``c_0 + c_1 z + … + c_S z^S``, many at once, sharing a real constant term.
 
-A jet holds **Taylor coefficients** (divided by r!), not derivatives. Training along K directions makes K jets of every number, and their constant
-terms agree: they are the ordinary training run. So `Jet.constant` is held once, real, without a direction axis, and only the coefficients of orders
-1 … S carry the axis K. Of the ten coefficient products of a multiplication at degree 3, one is then shared altogether, six are a shared real number
-times a complex one, and three are complex products a direction.
+A jet holds **Taylor coefficients** (divided by r!), not derivatives. Training along K directions makes K jets of
+every number, and their constant terms agree: they are the ordinary training run. So `Jet.constant` is held once,
+real, without a direction axis, and only the coefficients of orders 1 … S carry the axis K. Of the ten coefficient
+products of a multiplication at degree 3, one is then shared altogether, six are a shared real number times a complex
+one, and three are complex products a direction.
 
-A higher coefficient is a tuple of real *planes*: ``(real, imaginary)`` along complex directions, ``(real,)`` along real ones. Separate planes, rather
-than a complex or a stacked tensor, let products with a shared factor be real matrix products and let a compiler fuse whole element-wise rules.
+A higher coefficient is a tuple of real *planes*: ``(real, imaginary)`` along complex directions, ``(real,)`` along
+real ones. Separate planes, rather than a complex or a stacked tensor, let products with a shared factor be real
+matrix products and let a compiler fuse whole element-wise rules.
 
 Rules by class:
 
 - linear functions act on every coefficient (`linear_map`, `add`, `scale`);
 - bilinear functions are Cauchy products (`product`, with `MULTIPLY` or `MATMUL`);
 - `exp`, `log` and `power` follow from their differential equations, coefficient by coefficient, in O(S²) products;
-- `gelu` and its derivative are composed from their Taylor series at the constant term (Hermite recurrence) and the powers of the nilpotent rest.
+- `gelu` and its derivative are composed from their Taylor series at the constant term (Hermite recurrence) and the
+  powers of the nilpotent rest.
 
-Source: automatic differentiation in truncated Taylor arithmetic, Griewank & Walther, *Evaluating Derivatives*, ch. 13. A unary function reads only the
-real constant term's value and derivatives, so no complex special function is needed anywhere.
+Source: automatic differentiation in truncated Taylor arithmetic, Griewank & Walther, *Evaluating Derivatives*, ch.
+13. A unary function reads only the real constant term's value and derivatives, so no complex special function is
+needed anywhere.
 """
 
 from __future__ import annotations
@@ -35,8 +39,8 @@ Coefficient: TypeAlias = tuple[Tensor, ...]
 class Jet(NamedTuple):
     """Jets of degree S along K directions.
 
-    A jet of degree 0 (no higher coefficients) is an ordinary tensor; its constant may then have any leading batch axes, which is how many plain
-    models are trained at once.
+    A jet of degree 0 (no higher coefficients) is an ordinary tensor; its constant may then have any leading batch
+    axes, which is how many plain models are trained at once.
     """
 
     constant: Tensor
@@ -56,7 +60,7 @@ class Jet(NamedTuple):
 
 
 class Bilinear(NamedTuple):
-    """A bilinear function of two real tensors, and its fused form `accumulate(sum, x, y, sign) = sum + sign·f(x, y)`."""
+    """A bilinear function f of two real tensors, and `accumulate(sum, x, y, sign) = sum + sign·f(x, y)`."""
 
     apply: Callable[[Tensor, Tensor], Tensor]
     accumulate: Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -187,7 +191,8 @@ def power(x: Jet, exponent: float) -> Jet:
 def gelu(x: Jet) -> tuple[Jet, Jet]:
     """x·Φ(x) with the exact error function, and its derivative, both as jets of the same degree.
 
-    The derivative's coefficient of order S needs the function's Taylor coefficient of order S + 1, so the series has one term more than the degree.
+    The derivative's coefficient of order S needs the function's Taylor coefficient of order S + 1, so the series has
+    one term more than the degree.
     """
     taylor = _gelu_taylor(x.constant, x.degree + 1)
     slope = [(j + 1) * taylor[j + 1] for j in range(x.degree + 1)]
@@ -226,7 +231,7 @@ def softmax(x: Jet) -> Jet:
 
 
 def rmsnorm(x: Jet, epsilon: float) -> tuple[Jet, Jet]:
-    """x / sqrt(mean(x²) + epsilon) over the last axis, and the factor 1 / sqrt(…), of shape [..., 1]."""
+    """X / sqrt(mean(x²) + epsilon) over the last axis, and the factor 1 / sqrt(…), of shape [..., 1]."""
     mean_square = linear_map(lambda plane: plane.mean(dim=-1, keepdim=True), square(x))
     factor = power(shift(mean_square, epsilon), -0.5)
     return multiply(x, factor), factor
@@ -244,8 +249,9 @@ def _gelu_taylor(x: Tensor, degree: int) -> list[Tensor]:
     for n in range(1, degree):
         hermite.append((x * hermite[n] - hermite[n - 1]) / (n + 1))
     taylor = [x * cumulative, cumulative + x * density]
-    for n in range(2, degree + 1):
-        taylor.append((-1) ** (n - 1) * (x * hermite[n - 1] / n - hermite[n - 2] / (n - 1)) * density)
+    taylor += [
+        (-1) ** (n - 1) * (x * hermite[n - 1] / n - hermite[n - 2] / (n - 1)) * density for n in range(2, degree + 1)
+    ]
     return taylor
 
 
@@ -283,7 +289,7 @@ def _sum_of_products(terms: Sequence[tuple[Coefficient, Coefficient, float]], f:
 
 
 def _add_product(f: Bilinear, total: Coefficient | None, x: Coefficient, y: Coefficient) -> Coefficient:
-    """total + f(x, y) by planes: real times real, real times complex, or complex times complex."""
+    """Total + f(x, y) by planes: real times real, real times complex, or complex times complex."""
 
     def add_to(plane: Tensor | None, p: Tensor, q: Tensor, sign: int = 1) -> Tensor:
         return f.apply(p, q) if plane is None else f.accumulate(plane, p, q, sign)

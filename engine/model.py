@@ -1,12 +1,14 @@
 """microgpt in the ring: the whole model, forward and reverse, in one file.
 
-Token and position embedding, RMSNorm, pre-norm blocks of multi-head causal attention and a 4x MLP with exact GELU, no biases, an untied `lm_head`.
-Every function of a layer returns its value and its *pullback*: the linear map from the gradient with respect to the value to the gradients with
-respect to the inputs. Values, parameters and gradients are jets, so running both directions once trains along all K directions; with jets of degree 0
-the same code is the ordinary model, and with a batch axis on the constant, many ordinary models.
+Token and position embedding, RMSNorm, pre-norm blocks of multi-head causal attention and a 4x MLP with exact GELU, no
+biases, an untied `lm_head`. Every function of a layer returns its value and its *pullback*: the linear map from the
+gradient with respect to the value to the gradients with respect to the inputs. Values, parameters and gradients are
+jets, so running both directions once trains along all K directions; with jets of degree 0 the same code is the
+ordinary model, and with a batch axis on the constant, many ordinary models.
 
-Shapes in comments are those of a constant; higher coefficients have K in front. T tokens, E width, H heads, V tokens of the vocabulary (with BOS).
-Source: A. Karpathy, microgpt; names of parameters are kept. The MLP has GELU in place of ReLU, since training must be analytic.
+Shapes in comments are those of a constant; higher coefficients have K in front. T tokens, E width, H heads, V tokens
+of the vocabulary (with BOS). Source: A. Karpathy, microgpt; names of parameters are kept. The MLP has GELU in place
+of ReLU, since training must be analytic.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class ModelConfiguration:
         rmsnorm_epsilon: inside the root of RMSNorm.
         initial_deviation: standard deviation of the initial parameters.
         seed: of Python's ``random.Random``, which draws them.
-        shuffled_first: how many items that generator shuffles before it draws. The reference program shuffles its 32,033 names first: with that
-            number the same initial parameters come out.
+        shuffled_first: how many items that generator shuffles before it draws. The reference program shuffles its
+            32,033 names first: with that number the same initial parameters come out.
 
     Raises:
         ConfigurationError: sizes that don't fit together.
@@ -88,7 +90,7 @@ class ModelConfiguration:
         return sum(rows * columns for rows, columns in self.shapes.values())
 
     def initial_parameters(self) -> dict[str, Tensor]:
-        """Float64 matrices drawn from N(0, initial_deviation²), row by row: a function of the seed alone, on any machine."""
+        """Float64 matrices drawn from N(0, initial_deviation²), row by row: the same on any machine."""
         generator = random.Random(self.seed)
         if self.shuffled_first:
             generator.shuffle(list(range(self.shuffled_first)))
@@ -222,7 +224,7 @@ def _attention(
 
 
 def _linear(x: Jet, weight: Jet) -> tuple[Jet, Callable[[Jet], tuple[Jet, Jet]]]:
-    """x Wᵀ, for W of shape [outputs, inputs]."""
+    """X Wᵀ, for W of shape [outputs, inputs]."""
 
     def pull(dy: Jet) -> tuple[Jet, Jet]:
         return jet.matmul(dy, weight), jet.matmul(_transpose(dy), x)
@@ -253,7 +255,7 @@ def _transpose(x: Jet) -> Jet:
 
 def _split(x: Jet, heads: int) -> Jet:
     """[T, E] to [H, T, E/H]."""
-    return jet.linear_map(lambda plane: plane.unflatten(-1, (heads, -1)).transpose(-3, -2), x)
+    return jet.linear_map(lambda plane: plane.reshape(*plane.shape[:-1], heads, -1).transpose(-3, -2), x)
 
 
 def _merge(x: Jet) -> Jet:

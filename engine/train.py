@@ -1,11 +1,13 @@
 """Training as a function of what is deleted: Adam in the ring, one document a step, from a fixed initialisation.
 
-A downweight vector x multiplies the loss of document i by 1 - x[unit_of[i]]. Along a direction ψ, x = z·ψ: the loss of the step is multiplied by the
-jet 1 - z·ψ_u, and one pass over the schedule gives the jets of the trained parameters. The schedule itself never changes: a document with weight
-zero still takes its step, so momentum goes on moving the parameters, and the step counter and the learning rate go on. Retraining for ground
-truth means exactly the same.
+A downweight vector x multiplies the loss of document i by 1 - x[unit_of[i]]. Along a direction ψ, x = z·ψ: the loss
+of the step is multiplied by the jet 1 - z·ψ_u, and one pass over the schedule gives the jets of the trained
+parameters. The schedule itself never changes: a document with weight zero still takes its step, so momentum goes on
+moving the parameters, and the step counter and the learning rate go on. Retraining for ground truth means exactly the
+same.
 
-Adam has its epsilon inside the root, ``θ -= lr_t · m̂ / sqrt(v̂ + eps)``, and accumulates g² rather than |g|²: both make training analytic.
+Adam has its epsilon inside the root, ``θ -= lr_t · m̂ / sqrt(v̂ + eps)``, and accumulates g² rather than |g|²: both
+make training analytic.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engine import jet
-from engine.compiled import compiled
+from engine.compiled import fused
 from engine.documents import Documents, tokens
 from engine.errors import ConfigurationError
 from engine.jet import Coefficient, Jet
@@ -83,6 +85,8 @@ def train(
     steps: Sequence[Step],
     parameters: Parameters,
     weight: Callable[[Jet, int], Jet],
+    *,
+    fuse: bool = False,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Jet]:
     """Run the schedule and return the trained parameters.
@@ -93,21 +97,20 @@ def train(
         steps: the schedule.
         parameters: initial parameters as jets of the degree wanted; their higher coefficients are usually zero.
         weight: multiplies the gradient of a step's loss by the weight of the step's unit.
+        fuse: whether to compile the optimiser's update into one pass.
         on_step: called after every step with its index.
     """
     current = dict(parameters)
     first = {name: jet.zeros_like(parameter) for name, parameter in current.items()}
     second = {name: jet.zeros_like(parameter) for name, parameter in current.items()}
-    update = compiled(adam_update)
+    update = fused(adam_update) if fuse else adam_update
     like = next(iter(current.values())).constant
     for index, step in enumerate(steps):
         logits, pull = forward(model, current, step.inputs)
         gradients = pull(weight(loss_gradient(logits, step.targets), step.unit))
         rates = adam_rates(training, index, len(steps)).to(like)
         for name, gradient in gradients.items():
-            current[name], first[name], second[name] = update(
-                current[name], first[name], second[name], gradient, rates
-            )
+            current[name], first[name], second[name] = update(current[name], first[name], second[name], gradient, rates)
         on_step(index)
     return current
 
@@ -165,7 +168,9 @@ def adam_update(parameter: Jet, first: Jet, second: Jet, gradient: Jet, rates: T
     return jet.subtract(parameter, jet.scale(jet.multiply(first, inverse_root), rate)), first, second
 
 
-def constant_jets(parameters: Iterable[tuple[str, Tensor]], degree: int, planes: int, directions: int) -> dict[str, Jet]:
+def constant_jets(
+    parameters: Iterable[tuple[str, Tensor]], degree: int, planes: int, directions: int
+) -> dict[str, Jet]:
     """Jets of the given degree whose higher coefficients are zero: where training along directions starts."""
 
     def zero(matrix: Tensor) -> Coefficient:

@@ -1,0 +1,25 @@
+"""Neverseen's engine: what would the model be without these documents?
+
+The map, in the order in which things use each other:
+
+    errors          everything the engine refuses
+    documents       documents, units, vocabulary, import
+    jet             the ring: truncated polynomials with a shared real constant term
+    model           microgpt in the ring, forward and reverse
+    train           Adam in the ring; one pass gives the jets of the trained parameters
+    directions      random directions ψ, <ψ, x>, dimensions of symmetric tensors
+    configuration   what a sketch is
+    store           the artifact: manifest and safetensors, whole or not there
+    sketch          building one, resumable
+    measure         measurements, and their tables of jets
+    estimate        terms, standard errors, choice of degree, intervals
+    resident        sketches in memory that answer
+    retrain         ground truth
+    evaluate        estimates against retrains
+    plain, bench    an ordinary microgpt, and how fast everything is beside it
+
+Letters for axes, everywhere: S degree · K directions · m units · n documents · T tokens · V vocabulary with BOS · E
+width · H heads · P parameters.
+
+The engine knows neither HTTP nor SQL and reads no environment variables; ``python -m engine`` works from files.
+"""

@@ -1,0 +1,206 @@
+"""``python -m engine build | evaluate | bench``: the engine from files, with no catalog."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from engine import bench as benchmark
+from engine import evaluate as evaluation
+from engine.configuration import SketchConfiguration
+from engine.directions import Ensemble
+from engine.documents import read_documents
+from engine.errors import EngineError
+from engine.measure import Measurement
+from engine.model import ModelConfiguration
+from engine.resident import ResidentSketch
+from engine.sketch import build as build_sketch
+from engine.train import Progress as OnProgress
+from engine.train import TrainingConfiguration
+
+app = typer.Typer(
+    name="engine", help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+console = Console()
+
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Output = Annotated[Path | None, typer.Option("--output", help="Write the figures as JSON here.")]
+
+
+class Rate(ProgressColumn):
+    """Work a second, with its unit."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate, or a dash before there is one."""
+        speed = task.finished_speed or task.speed
+        return Text("–" if speed is None else f"{speed:,.0f} {self.unit}/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(title: str, unit: str, *, to: Console = console) -> Iterator[OnProgress]:
+    """A progress bar with rate and time left, as a callback for the engine."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}%"),
+        Rate(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=to, expand=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@app.command()
+def build(
+    documents: Annotated[Path, typer.Argument(help="Documents: text (one a line), CSV or JSONL.")],
+    artifact: Annotated[Path, typer.Argument(help="Directory to create.")],
+    directions: Annotated[int, typer.Option(help="Directions, k.")] = 500,
+    degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
+    ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
+    seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    block: Annotated[int, typer.Option(help="Directions trained together.")] = 128,
+    layers: int = 1,
+    width: int = 16,
+    heads: int = 4,
+    context: int = 16,
+    epochs: int = 1,
+    learning_rate: float = 0.01,
+    epsilon: float = 1e-3,
+    model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
+    shuffle: Annotated[int | None, typer.Option(help="Shuffle the documents with this seed first.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first so many documents.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Train a model and sketch its training run."""
+    read = read_documents(documents)
+    chosen = read.shuffled(shuffle, limit=limit) if shuffle is not None else read.first(limit or len(read))
+    configuration = SketchConfiguration(
+        model=ModelConfiguration(
+            vocabulary=chosen.vocabulary,
+            layers=layers,
+            width=width,
+            heads=heads,
+            context=context,
+            seed=model_seed,
+            shuffled_first=len(read) if shuffle is not None and shuffle == model_seed else 0,
+        ),
+        training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
+        ensemble=ensemble,
+        directions=directions,
+        degree=degree,
+        seed=seed,
+        dtype=dtype,  # type: ignore[arg-type]  # checked by the configuration
+        block=block,
+    )
+    with progress_bar("Sketching", "direction·steps") as progress:
+        done = build_sketch(chosen, configuration, artifact, device=device, progress=progress)
+    console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
+
+
+@app.command()
+def evaluate(
+    artifact: Annotated[Path, typer.Argument(help="Directory of the sketch.")],
+    documents: Annotated[Path, typer.Argument(help="The documents that it was built from.")],
+    texts: Annotated[list[str] | None, typer.Option("--text", help="Loss on this text; repeatable.")] = None,
+    sizes: Annotated[list[int] | None, typer.Option("--size", help="Size of random sets; repeatable.")] = None,
+    count: Annotated[int, typer.Option(help="Random sets of each size.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the random sets.")] = 0,
+    shuffle: Annotated[int | None, typer.Option(help="As in the build.")] = None,
+    limit: Annotated[int | None, typer.Option(help="As in the build.")] = None,
+    device: Device = "cpu",
+    output: Output = None,
+) -> None:
+    """Compare estimates with fresh retrains, over random and coherent deletion sets."""
+    read = read_documents(documents)
+    chosen = read.shuffled(shuffle, limit=limit) if shuffle is not None else read.first(limit or len(read))
+    sketch = ResidentSketch.open(artifact, device=device)
+    wanted = sizes or [size for size in (1, 10, 50, 100) if size < chosen.unit_count]
+    sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
+    measurements = [Measurement(text=text) for text in texts or chosen.texts[:8]]
+    with progress_bar("Retraining", "model·steps") as progress:
+        figures = evaluation.evaluate(sketch, chosen, sets, measurements, progress=progress)
+    console.print(accuracy_table(figures))
+    _write(output, {"seed": seed, "texts": [m.text for m in measurements], "accuracy": [asdict(f) for f in figures]})
+
+
+@app.command()
+def bench(
+    directions: Annotated[int, typer.Option(help="Directions of a block.")] = 64,
+    degree: int = 3,
+    steps: Annotated[int, typer.Option(help="Training steps a round.")] = 40,
+    rounds: int = 5,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    device: Device = "cpu",
+    output: Output = None,
+) -> None:
+    """Time the engine beside a plain training step and a plain inference."""
+    figures = benchmark.bench(
+        directions_count=directions, degree=degree, steps=steps, rounds=rounds, dtype=dtype, device=device
+    )
+    conditions = benchmark.conditions(device)
+    table = Table(title=", ".join(f"{name} {value}" for name, value in conditions.items()))
+    for heading in ("figure", "time", "per", "ratio", "of"):
+        table.add_column(heading, justify="left" if heading in ("figure", "per", "of") else "right")
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.3f}"
+        table.add_row(figure.name, f"{figure.seconds * 1e3:.4f} ms", figure.per, ratio, figure.yardstick or "")
+    console.print(table)
+    _write(output, {"conditions": conditions, "figures": [asdict(figure) for figure in figures]})
+
+
+def accuracy_table(figures: list[evaluation.Accuracy]) -> Table:
+    """The figures as a table for people."""
+    table = Table(title="Estimates against retrains (error and interval width relative to the r.m.s. effect)")
+    for heading in ("deletion sets", "pairs", "effect", "error", "rank corr.", "coverage", "width", "degrees"):
+        table.add_column(heading, justify="left" if heading == "deletion sets" else "right")
+    for figure in figures:
+        correlation = "" if figure.rank_correlation is None else f"{figure.rank_correlation:.3f}"
+        table.add_row(
+            figure.kind,
+            str(figure.pairs),
+            f"{figure.effect:.4f}",
+            f"{figure.error:.1%}",
+            correlation,
+            f"{figure.coverage:.1%}",
+            f"{figure.width:.2f}",
+            " ".join(f"{degree}:{count}" for degree, count in figure.degrees.items()),
+        )
+    return table
+
+
+def _write(output: Path | None, content: object) -> None:
+    if output is not None:
+        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        console.print(f"Written to {output}")
+
+
+def main() -> None:
+    """Run the command line; what the engine refuses becomes one line and exit code 2."""
+    try:
+        app()
+    except EngineError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

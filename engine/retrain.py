@@ -1,0 +1,69 @@
+"""Ground truth: the model trained anew with deletion sets at weight zero, many sets at once.
+
+The same schedule, initialisation and optimiser as in the ordinary run; only the loss of deleted units is multiplied
+by zero (METHOD in `engine.train`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.configuration import SketchConfiguration
+from engine.documents import Documents
+from engine.jet import Jet
+from engine.sketch import torch_device
+from engine.train import Progress, of_models, schedule, train
+
+
+@torch.inference_mode()
+def retrain(
+    documents: Documents,
+    configuration: SketchConfiguration,
+    deletion_sets: Sequence[Sequence[int]],
+    *,
+    downweight: float = 1.0,
+    batch: int = 64,
+    device: str = "cpu",
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Tensor]:
+    """Train one plain model for every deletion set.
+
+    Args:
+        documents: in training order.
+        configuration: of the sketch; directions and degree play no part.
+        deletion_sets: unit numbers of each of the B sets; an empty one gives the ordinary model.
+        downweight: how far the sets' weight is taken down, 1 deletes.
+        batch: models that are trained at once.
+        device: "cpu", or a CUDA device.
+        progress: called with finished model·steps and all of them.
+
+    Returns:
+        Parameter matrices of shape [B, rows, columns] by name.
+    """
+    place, dtype = torch_device(device), configuration.torch_dtype
+    steps = schedule(configuration.model, configuration.training, documents, place)
+    initial = {name: matrix.to(place, dtype) for name, matrix in configuration.model.initial_parameters().items()}
+    total = len(deletion_sets) * len(steps)
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, len(deletion_sets), batch):
+        sets = deletion_sets[start : start + batch]
+        downweights = torch.zeros(len(sets), documents.unit_count, dtype=dtype, device=place)
+        for row, units in enumerate(sets):
+            downweights[row, list(units)] = downweight
+
+        def on_step(step: int, done: int = start * len(steps), models: int = len(sets)) -> None:
+            progress(done + (step + 1) * models, total)
+
+        trained = train(
+            configuration.model,
+            configuration.training,
+            steps,
+            {name: Jet(matrix.expand(len(sets), -1, -1)) for name, matrix in initial.items()},
+            of_models(downweights),
+            on_step=on_step,
+        )
+        parts.append({name: matrix.constant for name, matrix in trained.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in initial}

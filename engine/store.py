@@ -1,0 +1,304 @@
+"""The artifact of a sketch: a directory that describes itself, whole or not there at all.
+
+    manifest.json             what it is, how it was made, and size and SHA-256 of every file beside it
+    parameters.safetensors    `initial.<name>` and `trained.<name>`: the parameter matrices of the ordinary run
+    block-00000.safetensors   `order<r>.real`, `order<r>.imaginary`, [directions of the block, P]: coefficients of the
+    trained parameters …                         further blocks, in the order of the directions
+
+Directions aren't stored: they are drawn again from the seed, and the manifest holds a few of their numbers to tell
+whether that worked. Texts of documents aren't stored either, only their fingerprint.
+
+A build works in a sibling directory, ``<name>.partial``; every file in it is complete once it has its name, and the
+last act renames the directory. Afterwards nothing is ever changed. On opening, every file is compared with its
+checksum, then memory-mapped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.configuration import SketchConfiguration
+from engine.errors import ArtifactError, ConfigurationError
+
+FORMAT: Literal["neverseen-sketch"] = "neverseen-sketch"
+FORMAT_VERSION: Literal[1] = 1
+MANIFEST = "manifest.json"
+PARAMETERS = "parameters.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The documents that a sketch was made of: their fingerprint and numbers of documents (n) and units (m)."""
+
+    fingerprint: str
+    documents: int
+    units: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What decides the last bits of a result, besides the configuration."""
+
+    device: str
+    fused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a build depends on: equal plans give equal artifacts."""
+
+    configuration: SketchConfiguration
+    source: Source
+    execution: Execution
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of the artifact."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about an artifact but its numbers.
+
+    Attributes:
+        plan: what it was built from.
+        shapes: the parameter matrices by name.
+        direction_probe: a few numbers of the first and the last direction: [real, imaginary] pairs.
+        files: by name.
+        versions: of the libraries that took part.
+        threads: of the processor.
+        build_seconds: wall time, over all attempts.
+        created_at: UTC.
+    """
+
+    plan: Plan
+    shapes: dict[str, tuple[int, int]]
+    direction_probe: list[tuple[float, float]]
+    files: dict[str, File]
+    versions: dict[str, str]
+    threads: int
+    build_seconds: float
+    created_at: datetime
+    format: Literal["neverseen-sketch"] = FORMAT
+    format_version: Literal[1] = FORMAT_VERSION
+
+    @property
+    def configuration(self) -> SketchConfiguration:
+        """The sketch's configuration."""
+        return self.plan.configuration
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files, the manifest not counted."""
+        return sum(file.bytes for file in self.files.values())
+
+
+_MANIFEST = TypeAdapter(Manifest)
+_PLAN = TypeAdapter(Plan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A complete artifact on disk.
+
+    Attributes:
+        path: its directory.
+        manifest: what it says of itself.
+        checksum: SHA-256 of the manifest, and so, through the checksums in it, of everything.
+    """
+
+    path: Path
+    manifest: Manifest
+    checksum: str
+
+
+def open_artifact(path: Path, *, checksum: str | None = None) -> Artifact:
+    """Open an artifact after comparing every file with its checksum.
+
+    Args:
+        path: its directory.
+        checksum: what the manifest's SHA-256 must be; None accepts any.
+
+    Raises:
+        ArtifactError: it is missing, foreign, of another format version, truncated or damaged.
+    """
+    try:
+        content = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise ArtifactError("There is no artifact: manifest.json is missing or can't be read.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if checksum is not None and found != checksum:
+        raise ArtifactError(
+            f"manifest.json has SHA-256 {found[:12]}…, expected {checksum[:12]}…: damaged or exchanged."
+        )
+    manifest = _parse_manifest(content)
+    for name, file in manifest.files.items():
+        _verify(path / name, name, file)
+    return Artifact(path=path, manifest=manifest, checksum=found)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, memory-mapped.
+
+    Raises:
+        ArtifactError: not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path.name} isn't a readable safetensors file.") from error
+
+
+class Workspace:
+    """The directory in which a build grows, until `publish` gives it its name.
+
+    Only one process may hold it; blocks that a killed build finished are found again by the next one with the same
+    plan.
+    """
+
+    def __init__(self, destination: Path, plan: Plan) -> None:
+        """Open the workspace of a destination, empty unless it was left by a build with the same plan.
+
+        Raises:
+            ConfigurationError: another process is building there.
+        """
+        self.destination = destination
+        self.path = destination.with_name(destination.name + ".partial")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path)
+        serialised = _PLAN.dump_json(plan, indent=2)
+        plan_file = self.path / "plan.json"
+        if not plan_file.exists() or plan_file.read_bytes() != serialised:
+            for entry in self.path.iterdir():
+                entry.unlink()
+            self._write("plan.json", serialised)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is finished."""
+        return (self.path / name).exists()
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a safetensors file; it gets its name once it is on disk.
+
+        Raises:
+            ArtifactError: no space, or no right to write.
+        """
+        temporary = self.path / (name + ".tmp")
+        try:
+            save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, temporary)
+            _flush(temporary)
+            temporary.rename(self.path / name)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise ArtifactError(f"{name} can't be written: {error}.") from error
+
+    def describe(self) -> dict[str, File]:
+        """Size and checksum of every tensor file."""
+        return {
+            path.name: File(bytes=path.stat().st_size, sha256=_sha256(path))
+            for path in sorted(self.path.glob("*.safetensors"))
+        }
+
+    def seconds(self, more: float = 0.0) -> float:
+        """Wall time spent so far over all attempts, after adding some."""
+        file = self.path / "seconds.json"
+        spent = float(json.loads(file.read_text())) if file.exists() else 0.0
+        if more:
+            self._write("seconds.json", json.dumps(spent + more).encode())
+        return spent + more
+
+    def publish(self, manifest: Manifest) -> Artifact:
+        """Write the manifest and give the directory its name: from here on it is an artifact."""
+        content = _MANIFEST.dump_json(manifest, indent=2)
+        self._write(MANIFEST, content)
+        for entry in self.path.iterdir():
+            if entry.name != MANIFEST and entry.name not in manifest.files:
+                entry.unlink()
+        _flush(self.path)
+        self.path.rename(self.destination)
+        _flush(self.destination.parent)
+        os.close(self._lock)
+        return Artifact(path=self.destination, manifest=manifest, checksum=hashlib.sha256(content).hexdigest())
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = self.path / (name + ".tmp")
+        try:
+            temporary.write_bytes(content)
+            _flush(temporary)
+            temporary.rename(self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise ArtifactError(f"{name} can't be written: {error}.") from error
+
+
+def _parse_manifest(content: bytes) -> Manifest:
+    try:
+        header = json.loads(content)
+        foreign = not isinstance(header, dict) or header.get("format") != FORMAT
+    except ValueError:
+        foreign = True
+    if foreign:
+        raise ArtifactError("manifest.json isn't one of a Neverseen sketch.")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"The artifact has format version {header.get('format_version')!r}; this release reads {FORMAT_VERSION}."
+        )
+    try:
+        return _MANIFEST.validate_json(content)
+    except (ValidationError, ConfigurationError) as error:
+        raise ArtifactError(f"manifest.json is damaged: {error}.") from error
+
+
+def _verify(path: Path, name: str, file: File) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{name} is missing.")
+    if path.stat().st_size != file.bytes:
+        raise ArtifactError(
+            f"{name} has {path.stat().st_size:,} bytes and should have {file.bytes:,}: truncated or exchanged."
+        )
+    if _sha256(path) != file.sha256:
+        raise ArtifactError(f"{name} doesn't have its SHA-256: damaged.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigurationError(
+            "Another process is building this artifact; wait for it, or choose another place."
+        ) from None
+    return descriptor
