@@ -36,6 +36,10 @@ from engine.measure import Measurement, Table
 
 Average: TypeAlias = Literal["mean", "median_of_means"]
 
+_TAIL = 2.0
+"""All orders beyond the sketch's, as a multiple of the last one: a geometric series of ratio 2/3. Among single deletions
+the slowest are the first documents of the run, when Adam's second moment rests on few gradients; there it is about 2."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
@@ -245,7 +249,7 @@ class _Sample:
         return max(float(weights @ self._covariance[:degree, :degree] @ weights), 0.0)
 
     def posterior(self, downweight: float, sizes: Sequence[float]) -> list[tuple[float, float]]:
-        """Posterior mean and variance of every term, and of the first one beyond the sketch's degree."""
+        """Posterior mean and variance of every term, and of all together beyond the sketch's degree."""
         moments: list[tuple[float, float]] = []
         scales = [size * downweight**2 for size in sizes]
         for r in range(1, self.highest + 1):
@@ -254,7 +258,7 @@ class _Sample:
             )
             mean, variance = moments[-1]
             scales = [mean**2 + variance]  # the next term is expected to be no larger than this one
-        return [*moments, (0.0, scales[0])]
+        return [*moments, (0.0, _TAIL**2 * scales[0])]
 
     def squared_error(self, degree: int, downweight: float, sizes: Sequence[float]) -> float:
         """Estimated squared error of the estimate that keeps orders 1 … degree."""

@@ -61,29 +61,29 @@ def build(
     )
     if destination.exists():
         return _existing(destination, plan)
-    workspace = Workspace(destination, plan)
-    started = time.monotonic()
-    try:
-        _fill(workspace, documents, plan, place, progress)
-    finally:
-        spent = workspace.seconds(time.monotonic() - started)
-    return workspace.publish(
-        Manifest(
-            plan=plan,
-            shapes=configuration.model.shapes,
-            direction_probe=direction_probe(configuration, documents.unit_count),
-            files=workspace.describe(),
-            versions={
-                "neverseen": version("neverseen"),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            threads=torch.get_num_threads(),
-            build_seconds=spent,
-            created_at=datetime.now(UTC),
+    with Workspace(destination, plan) as workspace:
+        started = time.monotonic()
+        try:
+            _fill(workspace, documents, plan, place, progress)
+        finally:
+            spent = workspace.seconds(time.monotonic() - started)
+        return workspace.publish(
+            Manifest(
+                plan=plan,
+                shapes=configuration.model.shapes,
+                direction_probe=direction_probe(configuration, documents.unit_count),
+                files=workspace.describe(),
+                versions={
+                    "neverseen": version("neverseen"),
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                },
+                threads=torch.get_num_threads(),
+                build_seconds=spent,
+                created_at=datetime.now(UTC),
+            )
         )
-    )
 
 
 def train_block(

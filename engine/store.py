@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -87,6 +87,8 @@ class Manifest:
         build_seconds: wall time, over all attempts.
         created_at: UTC.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     plan: Plan
     shapes: dict[str, tuple[int, int]]
@@ -182,7 +184,10 @@ class Workspace:
         """
         self.destination = destination
         self.path = destination.with_name(destination.name + ".partial")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"The directory {self.path.name} can't be written: {error.strerror}.") from error
         self._lock = _lock(self.path)
         serialised = _PLAN.dump_json(plan, indent=2)
         plan_file = self.path / "plan.json"
@@ -190,6 +195,12 @@ class Workspace:
             for entry in self.path.iterdir():
                 entry.unlink()
             self._write("plan.json", serialised)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
 
     def has(self, name: str) -> bool:
         """Whether a file is finished."""
@@ -208,7 +219,7 @@ class Workspace:
             temporary.rename(self.path / name)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
-            raise ArtifactError(f"{name} can't be written: {error}.") from error
+            raise ArtifactError(f"{name} can't be written: {_reason(error)}.") from error
 
     def describe(self) -> dict[str, File]:
         """Size and checksum of every tensor file."""
@@ -235,7 +246,6 @@ class Workspace:
         _flush(self.path)
         self.path.rename(self.destination)
         _flush(self.destination.parent)
-        os.close(self._lock)
         return Artifact(path=self.destination, manifest=manifest, checksum=hashlib.sha256(content).hexdigest())
 
     def _write(self, name: str, content: bytes) -> None:
@@ -246,7 +256,7 @@ class Workspace:
             temporary.rename(self.path / name)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise ArtifactError(f"{name} can't be written: {error}.") from error
+            raise ArtifactError(f"{name} can't be written: {_reason(error)}.") from error
 
 
 def _parse_manifest(content: bytes) -> Manifest:
@@ -281,6 +291,11 @@ def _verify(path: Path, name: str, file: File) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path that an OSError tells."""
+    return (error.strerror or "no reason given") if isinstance(error, OSError) else str(error)
 
 
 def _flush(path: Path) -> None:

@@ -36,8 +36,8 @@ def circle(
 ) -> Tensor:
     """Taylor coefficients 0 … points - 1 of the loss after training with downweights z·direction.
 
-    Coefficient r is the mean of F(z_j) z_j^{-r} over points z_j on a circle; it is off by T_{r+points}·radius^points (aliasing) and by rounding /
-    radius^r.
+    Coefficient r is the mean of F(z_j) z_j^{-r} over points z_j on a circle; it is off by T_{r+points}·radius^points
+    (aliasing) and by rounding / radius^r.
     """
     unit_circle = torch.exp(2j * math.pi * torch.arange(points, dtype=torch.float64) / points)
     values = torch.stack(

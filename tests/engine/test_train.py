@@ -59,7 +59,7 @@ def test_training_at_a_degree_and_cutting_equals_training_at_the_lower_degree(
 def test_the_ring_gradient_is_what_autograd_says_of_the_top_coefficient(
     configuration: SketchConfiguration, steps: list[Step]
 ) -> None:
-    """d L_S / d θ_j is coefficient S - j of the ring gradient; torch differentiates the forward pass alone."""
+    """The derivative of L_S by θ_j is coefficient S - j of the ring gradient; torch only sees the forward pass."""
     model, degree = configuration.model, 3
     parameters = {
         name: Jet(

@@ -1,0 +1,218 @@
+"""The sphere estimator against brute force on a tiny run, and the statistics that its bars rest on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.configuration import SketchConfiguration
+from engine.directions import directions, overlaps
+from engine.documents import Documents
+from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
+from engine.estimate import Question, check_units, derivative_norms, predict, term_samples
+from engine.jet import Jet
+from engine.measure import Measurement, Table, loss_of, tabulate
+from engine.model import target_probabilities
+from engine.sketch import train_block
+from engine.train import Step, constant_jets, train
+
+SIGMAS = 5
+MEASUREMENT = Measurement(text="face")
+
+
+@pytest.fixture(scope="module")
+def rows(documents: Documents) -> Tensor:
+    return directions("sphere", 7, documents.unit_count, 0, 600)
+
+
+@pytest.fixture(scope="module")
+def table(configuration: SketchConfiguration, steps: list[Step], rows: Tensor) -> Table:
+    return tabulate(MEASUREMENT, configuration.model, train_block(configuration, steps, rows))
+
+
+@pytest.fixture(scope="module")
+def exact_terms(configuration: SketchConfiguration, documents: Documents, steps: list[Step]) -> dict[int, Tensor]:
+    """T_r[1_D, …] for D = {1, 4, 6} along 1_D itself, by real jets."""
+    indicator = torch.zeros(1, documents.unit_count, dtype=torch.float64)
+    indicator[0, [1, 4, 6]] = 1
+    from engine.train import along_directions
+
+    initial = constant_jets(configuration.model.initial_parameters().items(), 3, 1, 1)
+    trained = train(configuration.model, configuration.training, steps, initial, along_directions((indicator,)))
+    ids = [len(documents.vocabulary), *(documents.vocabulary.find(c) for c in "face"), len(documents.vocabulary)]
+    jets: Jet = loss_of(target_probabilities(configuration.model, trained, ids))
+    return {order: planes[0][0] for order, planes in enumerate(jets.higher, start=1)}
+
+
+def test_every_order_is_estimated_without_bias(
+    table: Table, rows: Tensor, exact_terms: dict[int, Tensor], documents: Documents
+) -> None:
+    samples = term_samples(table.coefficients, overlaps(rows, torch.tensor([1, 4, 6])), documents.unit_count)
+    for order, exact in exact_terms.items():
+        values = samples[order - 1]
+        error = (values.std() / math.sqrt(len(values))).item()
+        assert error < [0.02, 0.06, 0.2][order - 1], order  # a bar too wide would make the next line empty
+        assert abs(values.mean().item() - exact.item()) <= SIGMAS * error, order
+
+
+def test_the_standard_error_is_that_of_the_mean(table: Table, rows: Tensor, documents: Documents) -> None:
+    units = torch.tensor([1, 4, 6])
+    answer = ask(table, overlaps(rows, units), documents.unit_count, Question(degree=2))
+    samples = term_samples(table.coefficients, overlaps(rows, units), documents.unit_count)
+    expected = samples[:2].sum(dim=0).std() / math.sqrt(len(rows))
+    assert answer.standard_error == pytest.approx(expected.item())
+    assert [term.standard_error for term in answer.terms] == pytest.approx(
+        (samples.std(dim=1) / math.sqrt(len(rows))).tolist()
+    )
+
+
+def test_the_norm_of_the_first_derivative_is_estimated(
+    configuration: SketchConfiguration, documents: Documents, steps: list[Step], table: Table
+) -> None:
+    m = documents.unit_count
+    from engine.train import along_directions
+
+    initial = constant_jets(configuration.model.initial_parameters().items(), 1, 1, m)
+    trained = train(
+        configuration.model,
+        configuration.training,
+        steps,
+        initial,
+        along_directions((torch.eye(m, dtype=torch.float64),)),
+    )
+    ids = [len(documents.vocabulary), *(documents.vocabulary.find(c) for c in "face"), len(documents.vocabulary)]
+    gradient = loss_of(target_probabilities(configuration.model, trained, ids)).higher[0][0]
+    assert derivative_norms(table.coefficients, m)[0].item() == pytest.approx(gradient.norm().item(), rel=0.1)
+
+
+def test_a_complete_unitary_block_gives_the_first_order_exactly(
+    configuration: SketchConfiguration, documents: Documents, steps: list[Step], exact_terms: dict[int, Tensor]
+) -> None:
+    m = documents.unit_count
+    rows = directions("unitary", 3, m, 0, m)
+    table = tabulate(MEASUREMENT, configuration.model, train_block(configuration, steps, rows))
+    units = torch.tensor([1, 4, 6])
+    answer = predict(table, overlaps(rows, units), units=m, deleted=3, ensemble="unitary", question=Question(degree=1))
+    assert answer.change == pytest.approx(exact_terms[1].item(), rel=1e-9)
+    assert answer.standard_error < 1e-12
+
+
+def test_the_finite_population_error_of_the_unitary_ensemble_is_its_scatter(documents: Documents) -> None:
+    """An incomplete block, many seeds, a linear measurement: the stated standard error is that of the answers."""
+    m, count = 12, 8
+    gradient = torch.linspace(-1, 2, m, dtype=torch.complex128)
+    units = torch.tensor([0, 3, 5])
+    answers, errors = [], []
+    for seed in range(400):
+        rows = directions("unitary", seed, m, 0, count)
+        linear = fake_table((rows @ gradient)[None])
+        answer = predict(
+            linear, overlaps(rows, units), units=m, deleted=3, ensemble="unitary", question=Question(degree=1)
+        )
+        answers.append(answer.change)
+        errors.append(answer.standard_error**2)
+    scatter = torch.tensor(answers).std().item()
+    assert torch.tensor(errors).mean().sqrt().item() == pytest.approx(scatter, rel=0.1)
+
+
+def test_the_curve_follows_from_the_terms(table: Table, rows: Tensor, documents: Documents) -> None:
+    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    answer = ask(table, overlap, documents.unit_count, Question(degree=3, downweights=(0.0, 0.5, 1.0)))
+    for point in answer.curve:
+        expected = table.baseline + sum(term.value * point.downweight**term.degree for term in answer.terms)
+        assert point.estimate == pytest.approx(expected, rel=1e-12)
+        single = ask(table, overlap, documents.unit_count, Question(degree=3, downweights=(point.downweight,)))
+        assert point.estimate == pytest.approx(single.estimate)
+        assert point.interval == pytest.approx(single.interval)
+    assert answer.curve[0].interval == pytest.approx((table.baseline, table.baseline))
+    assert answer.estimate == answer.curve[-1].estimate
+
+
+def test_degree_zero_is_the_baseline(table: Table, rows: Tensor, documents: Documents) -> None:
+    answer = ask(table, overlaps(rows, torch.tensor([2])), documents.unit_count, Question(degree=0))
+    assert (answer.change, answer.standard_error, answer.degree) == (0, 0, 0)
+    assert answer.interval[0] < table.baseline < answer.interval[1]
+
+
+def test_the_automatic_degree_grows_with_the_directions() -> None:
+    """Terms 1, 1/2, 1/4: few directions can't tell the higher ones from noise, many can."""
+    m = 5
+    gradient = torch.ones(m, dtype=torch.complex128)
+    chosen = []
+    for count in (4, 60, 20_000):
+        rows = directions("sphere", 2, m, 0, count)
+        linear = rows @ gradient
+        coefficients = torch.stack([linear / 3, linear**2 / 18, linear**3 / 108])
+        overlap = overlaps(rows, torch.tensor([0, 1, 2]))
+        chosen.append(ask(fake_table(coefficients), overlap, m, Question()).degree)
+    assert chosen == sorted(chosen)
+    assert chosen[0] < chosen[-1] == 3
+
+
+def test_the_median_of_means_resists_one_wild_direction(table: Table, rows: Tensor, documents: Documents) -> None:
+    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    wild = dataclasses.replace(table, coefficients=table.coefficients.clone())
+    wild.coefficients[:, 17] *= 1e6
+    question = Question(degree=1, average="median_of_means")
+    clean, spoilt = (ask(t, overlap, documents.unit_count, question) for t in (table, wild))
+    assert abs(spoilt.estimate - clean.estimate) < clean.standard_error
+    mean = ask(wild, overlap, documents.unit_count, Question(degree=1))
+    assert abs(mean.estimate - clean.estimate) > 100 * clean.standard_error
+
+
+def test_intervals_widen_with_the_confidence(table: Table, rows: Tensor, documents: Documents) -> None:
+    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    widths = [
+        high - low
+        for confidence in (0.5, 0.9, 0.99)
+        for low, high in [ask(table, overlap, documents.unit_count, Question(confidence=confidence)).interval]
+    ]
+    assert all(narrow < wide for narrow, wide in itertools.pairwise(widths))
+
+
+def test_a_degree_above_the_sketchs_is_refused(table: Table, rows: Tensor, documents: Documents) -> None:
+    with pytest.raises(DegreeError, match="up to 3"):
+        ask(table, overlaps(rows, torch.tensor([0])), documents.unit_count, Question(degree=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"degree": -1}, DegreeError),
+        ({"downweights": ()}, DownweightError),
+        ({"downweights": (0.5, 1.1)}, DownweightError),
+        ({"downweights": (math.nan,)}, DownweightError),
+        ({"confidence": 1.0}, QuestionError),
+    ],
+)
+def test_impossible_questions_are_refused(change: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Question(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [([], "empty"), ([3, 1, 3], "Unit 3"), ([5], "no unit 5"), ([-1], "no unit -1"), ([0, 1, 2, 3, 4], "whole")],
+)
+def test_what_is_no_deletion_set_is_refused(units: list[int], message: str) -> None:
+    with pytest.raises(DeletionSetError, match=message):
+        check_units(units, 5)
+
+
+def ask(table: Table, overlap: Tensor, units: int, question: Question):  # type: ignore[no-untyped-def]
+    return predict(table, overlap, units=units, deleted=3, ensemble="sphere", question=question)
+
+
+def fake_table(coefficients: Tensor) -> Table:
+    """A measurement with known jets."""
+    return Table(
+        measurement=MEASUREMENT,
+        baseline=0.0,
+        coefficients=coefficients,
+        probabilities=Jet(torch.ones(1, dtype=torch.float64)),
+    )

@@ -1,0 +1,256 @@
+"""Builds: invariance to blocks, resumption after SIGKILL, and artifacts that are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.configuration import SketchConfiguration
+from engine.data import census_names
+from engine.documents import Documents
+from engine.errors import ArtifactError, ConfigurationError
+from engine.estimate import Question
+from engine.evaluate import evaluate, random_sets
+from engine.measure import Measurement
+from engine.resident import ResidentSketch
+from engine.sketch import build
+from engine.store import open_artifact
+
+
+def coefficients(path: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{name} {order} {plane}": tensor
+        for name, jet in ResidentSketch.open(path).parameters.items()
+        for order, planes in enumerate(jet.higher, start=1)
+        for plane, tensor in enumerate(planes)
+    }
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, documents: Documents, configuration: SketchConfiguration) -> Path:
+    path = tmp_path_factory.mktemp("sketch") / "artifact"
+    build(documents, configuration, path)
+    return path
+
+
+def test_the_result_does_not_depend_on_the_block_size(
+    built: Path, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    expected = coefficients(built)
+    for block in (1, 3, 10, 64):
+        path = tmp_path / f"block-{block}"
+        build(documents, dataclasses.replace(configuration, block=block), path)
+        for name, tensor in coefficients(path).items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-10, atol=1e-14)
+
+
+def test_a_sketch_of_fewer_directions_is_a_prefix(
+    built: Path, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    build(documents, dataclasses.replace(configuration, directions=5), tmp_path / "five")
+    expected = coefficients(built)
+    for name, tensor in coefficients(tmp_path / "five").items():
+        torch.testing.assert_close(tensor, expected[name][:5], rtol=1e-10, atol=1e-14)
+
+
+def test_building_again_returns_what_is_there(
+    built: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    before = open_artifact(built)
+    assert build(documents, configuration, built) == before
+    with pytest.raises(ConfigurationError, match="another sketch"):
+        build(documents, dataclasses.replace(configuration, seed=9), built)
+
+
+def test_progress_is_reported_to_the_end(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    seen: list[tuple[int, int]] = []
+    build(documents, configuration, tmp_path / "a", progress=lambda done, total: seen.append((done, total)))
+    done = [d for d, _ in seen]
+    assert done == sorted(done)
+    assert seen[-1] == (10 * len(documents), 10 * len(documents))
+
+
+KILLED_BUILD = """
+import sys
+from pathlib import Path
+from engine.configuration import SketchConfiguration
+from engine.data import census_names
+from engine.documents import Documents
+from engine.model import ModelConfiguration
+from engine.sketch import build
+documents = Documents.from_records((name, None) for name in sys.argv[2].split())
+model = ModelConfiguration(vocabulary=documents.vocabulary, width=8, heads=2, context=8)
+configuration = SketchConfiguration(model=model, directions=40, dtype="float64", block=2, ensemble="sphere")
+build(documents, configuration, Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_build_leaves_no_artifact_and_goes_on_to_the_same_bits(tmp_path: Path, documents: Documents) -> None:
+    def start(path: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", KILLED_BUILD, str(path), " ".join(documents.texts)])
+
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert start(undisturbed).wait() == 0
+    workspace = tmp_path / "killed.partial"
+    kept: list[int] = []
+    for blocks_to_wait_for in (1, 4, 9):
+        process = start(killed)
+        wait_until(lambda wanted=blocks_to_wait_for: len(list(workspace.glob("block-*.safetensors"))) >= wanted)  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not killed.exists()
+        with pytest.raises(ArtifactError):
+            open_artifact(workspace)
+        kept.append(max(path.stat().st_mtime_ns for path in workspace.glob("block-00000.safetensors")))
+    assert start(killed).wait() == 0
+    assert len(set(kept)) == 1  # the first block was never trained again
+    assert not workspace.exists()
+    assert open_artifact(killed).manifest.files == open_artifact(undisturbed).manifest.files  # names, sizes, SHA-256
+    assert {path.name for path in killed.iterdir()} == {path.name for path in undisturbed.iterdir()}
+
+
+def test_a_workspace_of_another_plan_is_not_gone_on_with(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    class InterruptedBuildError(Exception):
+        pass
+
+    def interrupt(done: int, total: int) -> None:
+        if done > total / 2:
+            raise InterruptedBuildError
+
+    with pytest.raises(InterruptedBuildError):
+        build(documents, configuration, tmp_path / "a", progress=interrupt)
+    other = dataclasses.replace(configuration, seed=5)
+    build(documents, other, tmp_path / "a")
+    build(documents, other, tmp_path / "b")
+    files = [open_artifact(tmp_path / name).manifest.files for name in "ab"]
+    assert files[0] == files[1]
+
+
+def test_two_builds_of_one_artifact_at_once_are_refused(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    refused: list[str] = []
+
+    def again(done: int, total: int) -> None:
+        if not refused:
+            with pytest.raises(ConfigurationError, match="Another process") as error:
+                build(documents, configuration, tmp_path / "a")
+            refused.append(str(error.value))
+
+    build(documents, configuration, tmp_path / "a", progress=again)
+    assert refused
+
+
+def test_what_can_not_be_written_is_one_clear_error(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    (tmp_path / "a.partial").write_text("a file where the workspace belongs")
+    with pytest.raises(ArtifactError, match="can't be written"):
+        build(documents, configuration, tmp_path / "a")
+
+
+def test_a_training_that_diverges_is_refused(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    training = dataclasses.replace(configuration.training, learning_rate=1e200)
+    with pytest.raises(ConfigurationError, match="diverged"):
+        build(documents, dataclasses.replace(configuration, training=training), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def truncate(path: Path) -> None:
+    with (path / "block-00001.safetensors").open("r+b") as file:
+        file.truncate(100)
+
+
+def flip_a_bit(path: Path) -> None:
+    with (path / "block-00001.safetensors").open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-5, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+
+
+def edit_manifest(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        manifest = json.loads((path / "manifest.json").read_text())
+        change(manifest)
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (truncate, "block-00001.safetensors has 100 bytes"),
+    "flipped bit": (flip_a_bit, "block-00001.safetensors doesn't have its SHA-256"),
+    "missing file": (lambda path: (path / "parameters.safetensors").unlink(), "parameters.safetensors is missing"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), "no artifact"),
+    "foreign": (lambda path: (path / "manifest.json").write_text('{"format": "other"}'), "Neverseen"),
+    "not JSON": (lambda path: (path / "manifest.json").write_bytes(b"\x80\x02}q"), "Neverseen"),
+    "newer format": (edit_manifest(lambda m: m.update(format_version=2)), "format version 2"),
+    "unknown field": (edit_manifest(lambda m: m.update(surprise=1)), "damaged"),
+    "impossible configuration": (
+        edit_manifest(lambda m: m["plan"]["configuration"].update(directions=1)),  # type: ignore[index]
+        "damaged",
+    ),
+    "other directions": (edit_manifest(lambda m: m["direction_probe"].reverse()), "other directions"),  # type: ignore[attr-defined]
+    "other sizes": (edit_manifest(lambda m: m["plan"]["configuration"].update(degree=4)), "don't fit"),  # type: ignore[index]
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_artifact_is_refused_with_what_is_wrong(
+    name: str, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    damage, message = DAMAGES[name]
+    build(documents, configuration, tmp_path / "a")
+    damage(tmp_path / "a")
+    with pytest.raises(ArtifactError, match=message) as error:
+        ResidentSketch.open(tmp_path / "a")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_an_exchanged_artifact_is_refused(built: Path) -> None:
+    with pytest.raises(ArtifactError, match="exchanged"):
+        open_artifact(built, checksum="0" * 64)
+
+
+def test_answers_agree_with_retrains_and_their_intervals_cover_them(
+    tmp_path: Path, configuration: SketchConfiguration
+) -> None:
+    """The whole engine: build, load, ask, retrain; 20 sets a size, 3 texts each."""
+    documents = census_names().first(40)
+    model = dataclasses.replace(configuration.model, vocabulary=documents.vocabulary)
+    many = dataclasses.replace(configuration, model=model, directions=400, block=200, ensemble="unitary")
+    sketch = ResidentSketch(build(documents, many, tmp_path / "a"))
+    sets = random_sets(documents, sizes=(1, 2, 4), count=20, seed=0)
+    measurements = [Measurement(text=text) for text in ("ana", "rose", "max")]
+    figures = evaluate(sketch, documents, sets, measurements, question=Question(confidence=0.9))
+    assert [figure.pairs for figure in figures] == [60, 60, 60]
+    for figure in figures:
+        assert figure.coverage >= 0.8, figure
+        assert figure.width < 4, figure  # covering by being wide is no achievement
+        assert figure.error < 0.8, figure
+        assert figure.rank_correlation is not None
+        assert figure.rank_correlation > 0.6, figure
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.002)
