@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from engine import bench as benchmark
 from engine import evaluate as evaluation
@@ -24,9 +20,9 @@ from engine.documents import read_documents
 from engine.errors import EngineError
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
+from engine.progress import progress_bar
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
-from engine.train import Progress as OnProgress
 from engine.train import TrainingConfiguration
 
 app = typer.Typer(
@@ -36,36 +32,6 @@ console = Console()
 
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", help="Write the figures as JSON here.")]
-
-
-class Rate(ProgressColumn):
-    """Work a second, with its unit."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        """The rate, or a dash before there is one."""
-        speed = task.finished_speed or task.speed
-        return Text("–" if speed is None else f"{speed:,.0f} {self.unit}/s", style="progress.data.speed")
-
-
-@contextmanager
-def progress_bar(title: str, unit: str, *, to: Console = console) -> Iterator[OnProgress]:
-    """A progress bar with rate and time left, as a callback for the engine."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        Rate(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=to, expand=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @app.command()
@@ -111,7 +77,7 @@ def build(
         dtype=dtype,  # type: ignore[arg-type]  # checked by the configuration
         block=block,
     )
-    with progress_bar("Sketching", "direction·steps") as progress:
+    with progress_bar("Sketching", "direction·steps", console=console) as progress:
         done = build_sketch(chosen, configuration, artifact, device=device, progress=progress)
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
 
@@ -136,9 +102,9 @@ def evaluate(
     wanted = sizes or [size for size in (1, 10, 50, 100) if size < chosen.unit_count]
     sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
     measurements = [Measurement(text=text) for text in texts or chosen.texts[:8]]
-    with progress_bar("Retraining", "model·steps") as progress:
+    with progress_bar("Retraining", "model·steps", console=console) as progress:
         figures = evaluation.evaluate(sketch, chosen, sets, measurements, progress=progress)
-    console.print(accuracy_table(figures))
+    console.print(evaluation.accuracy_table(figures))
     _write(output, {"seed": seed, "texts": [m.text for m in measurements], "accuracy": [asdict(f) for f in figures]})
 
 
@@ -165,26 +131,6 @@ def bench(
         table.add_row(figure.name, f"{figure.seconds * 1e3:.4f} ms", figure.per, ratio, figure.yardstick or "")
     console.print(table)
     _write(output, {"conditions": conditions, "figures": [asdict(figure) for figure in figures]})
-
-
-def accuracy_table(figures: list[evaluation.Accuracy]) -> Table:
-    """The figures as a table for people."""
-    table = Table(title="Estimates against retrains (error and interval width relative to the r.m.s. effect)")
-    for heading in ("deletion sets", "pairs", "effect", "error", "rank corr.", "coverage", "width", "degrees"):
-        table.add_column(heading, justify="left" if heading == "deletion sets" else "right")
-    for figure in figures:
-        correlation = "" if figure.rank_correlation is None else f"{figure.rank_correlation:.3f}"
-        table.add_row(
-            figure.kind,
-            str(figure.pairs),
-            f"{figure.effect:.4f}",
-            f"{figure.error:.1%}",
-            correlation,
-            f"{figure.coverage:.1%}",
-            f"{figure.width:.2f}",
-            " ".join(f"{degree}:{count}" for degree, count in figure.degrees.items()),
-        )
-    return table
 
 
 def _write(output: Path | None, content: object) -> None:

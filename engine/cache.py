@@ -48,6 +48,11 @@ class ByteCache(Generic[Key, Value]):
                     self._making.pop(key, None)
         return value
 
+    def items(self) -> list[tuple[Key, Value]]:
+        """What is held, the least recently used first."""
+        with self._lock:
+            return list(self._values.items())
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all values."""

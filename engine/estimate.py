@@ -37,8 +37,8 @@ from engine.measure import Measurement, Table
 Average: TypeAlias = Literal["mean", "median_of_means"]
 
 _TAIL = 2.0
-"""All orders beyond the sketch's, as a multiple of the last one: a geometric series of ratio 2/3. Among single deletions
-the slowest are the first documents of the run, when Adam's second moment rests on few gradients; there it is about 2."""
+"""All orders beyond the sketch's, as a multiple of the last one: a geometric series of ratio 2/3. Among single
+deletions the slowest are the first documents of the run, when Adam's second moment rests on few gradients: about 2."""
 
 
 @dataclass(frozen=True, kw_only=True)

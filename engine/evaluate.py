@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.table import Table
 
 from engine.documents import Documents
 from engine.errors import ArtifactError
@@ -144,6 +145,26 @@ def evaluate(
             )
         )
     return accuracies
+
+
+def accuracy_table(figures: list[Accuracy]) -> Table:
+    """The figures as a table for people."""
+    table = Table(title="Estimates against retrains (error and interval width relative to the r.m.s. effect)")
+    for heading in ("deletion sets", "pairs", "effect", "error", "rank corr.", "coverage", "width", "degrees"):
+        table.add_column(heading, justify="left" if heading == "deletion sets" else "right")
+    for figure in figures:
+        correlation = "" if figure.rank_correlation is None else f"{figure.rank_correlation:.3f}"
+        table.add_row(
+            figure.kind,
+            str(figure.pairs),
+            f"{figure.effect:.4f}",
+            f"{figure.error:.1%}",
+            correlation,
+            f"{figure.coverage:.1%}",
+            f"{figure.width:.2f}",
+            " ".join(f"{degree}:{count}" for degree, count in figure.degrees.items()),
+        )
+    return table
 
 
 def _rank_correlation(estimate: np.ndarray, true: np.ndarray) -> float:

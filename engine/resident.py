@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,19 +23,27 @@ from engine.measure import Measurement, Table, tabulate
 from engine.sketch import PLANE_NAMES, block_file, direction_probe, torch_device
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
+TableCache: TypeAlias = ByteCache[tuple[str, Measurement], Table]
+"""Tables by the artifact's checksum and the measurement."""
+
 _PROBE_TOLERANCE = 1e-9
+
+
+def table_cache(budget: int) -> TableCache:
+    """A cache of tables of at most `budget` bytes; the least recently used go first."""
+    return ByteCache(budget, size=lambda table: table.size_bytes)
 
 
 class ResidentSketch:
     """A sketch in the device's memory, ready to answer. Safe to use from several threads."""
 
-    def __init__(self, artifact: Artifact, *, device: str = "cpu", table_cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, artifact: Artifact, *, device: str = "cpu", tables: TableCache | None = None) -> None:
         """Load an opened artifact.
 
         Args:
             artifact: from `open_artifact`.
             device: "cpu", or a CUDA device.
-            table_cache_bytes: for measurement tables; the least recently used go first.
+            tables: cache of measurement tables, which sketches may share; by default one of its own.
 
         Raises:
             ArtifactError: its tensors don't fit its manifest, or its directions can't be drawn again.
@@ -43,7 +52,7 @@ class ResidentSketch:
         self.device = torch_device(device)
         self.parameters = self._load_parameters()
         self.directions = self._draw_directions()
-        self._tables: ByteCache[Measurement, Table] = ByteCache(table_cache_bytes, size=lambda table: table.size_bytes)
+        self._tables = tables or table_cache(64 << 20)
 
     @classmethod
     def open(cls, path: Path, *, checksum: str | None = None, device: str = "cpu") -> ResidentSketch:
@@ -76,7 +85,8 @@ class ResidentSketch:
         Raises:
             TextLengthError, UnknownCharacterError: the text can't be measured.
         """
-        return self._tables.get(measurement, lambda: tabulate(measurement, self.configuration.model, self.parameters))
+        key = (self.artifact.checksum, measurement)
+        return self._tables.get(key, lambda: tabulate(measurement, self.configuration.model, self.parameters))
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question

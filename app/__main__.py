@@ -1,0 +1,61 @@
+"""``neverseen``: the command line of the service.
+
+What is refused becomes one line on standard error, and exit code 2; nothing is changed then.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from app.commands import datasets, predict, serve, sketches, subsets
+from app.commands.demo import demo
+from app.db import migrate
+from app.errors import AppError
+from app.settings import Settings
+from engine.errors import EngineError
+
+app = typer.Typer(
+    name="neverseen",
+    help="What would the model be without these documents?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(serve.serve)
+app.command()(predict.predict)
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(subsets.app, name="subsets")
+app.add_typer(sketches.app, name="sketches")
+
+database = typer.Typer(help="The catalog's database.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+
+@database.command()
+def upgrade() -> None:
+    """Bring the database to this version's schema."""
+    migrate(Settings().database_url)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except (AppError, EngineError) as error:
+        _refuse(str(error))
+    except ValidationError as error:  # of the settings
+        _refuse("; ".join(f"NEVERSEEN_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
+
+
+def _refuse(message: str) -> None:
+    Console(stderr=True).print(f"[red]Error:[/red] {message}", highlight=False, markup=True, soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

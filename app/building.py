@@ -1,0 +1,72 @@
+"""From a dataset of the catalog to a registered sketch version: file first, row second."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from app import catalog
+from app.db import Database, transaction
+from app.settings import Settings
+from app.tables import SketchVersion
+from engine.configuration import SketchConfiguration
+from engine.documents import Documents
+from engine.sketch import build
+from engine.train import Progress
+
+
+def build_sketch(
+    database: Database,
+    settings: Settings,
+    *,
+    sketch: str,
+    dataset: str,
+    configuration: SketchConfiguration,
+    progress: Progress,
+) -> SketchVersion:
+    """Build a sketch of a dataset, or find it built, and make it the sketch's current version.
+
+    The artifact's place follows from what is built: a build that was killed is gone on with, and the same build again is
+    the version that there is.
+
+    Args:
+        database: the catalog.
+        settings: where artifacts lie, and the device.
+        sketch: name of the sketch; it is made where it is new.
+        dataset: name of the dataset.
+        configuration: what to build.
+        progress: of the build.
+
+    Raises:
+        NotFoundError: an unknown dataset.
+        ConflictError: the sketch is another dataset's.
+        EngineError: what the engine refuses.
+    """
+    with transaction(database, writes=False) as session:
+        documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
+        catalog.check_sketch(session, sketch, dataset)
+    location = f"{sketch}/{_digest(configuration, documents)}"
+    artifact = build(
+        documents, configuration, settings.artifacts_dir / location, device=settings.device, progress=progress
+    )
+    with transaction(database) as session:
+        return catalog.register_version(
+            session,
+            sketch=sketch,
+            dataset=catalog.get_dataset(session, dataset),
+            location=location,
+            checksum=artifact.checksum,
+            configuration=_as_json(configuration),
+            size_bytes=artifact.manifest.size_bytes,
+        )
+
+
+def _as_json(configuration: SketchConfiguration) -> dict[str, Any]:
+    return dataclasses.asdict(configuration)
+
+
+def _digest(configuration: SketchConfiguration, documents: Documents) -> str:
+    content = json.dumps([_as_json(configuration), documents.fingerprint], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,193 @@
+"""``neverseen demo``: from nothing to true answers, and a service to ask more.
+
+Everything is made with the functions that the other commands use, and what an earlier start made is used again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from app import catalog
+from app.building import build_sketch
+from app.catalog import Containing, Matching, SubsetRule
+from app.commands import console, opened
+from app.commands.serve import serve_until_stopped
+from app.db import Database, transaction
+from app.errors import NotFoundError
+from app.predictor import Artifact, Predictor
+from app.serving import artifact_of
+from app.settings import Settings
+from engine.configuration import SketchConfiguration
+from engine.data import census_names
+from engine.documents import Documents
+from engine.estimate import Prediction
+from engine.measure import Measurement, measure_models
+from engine.model import ModelConfiguration
+from engine.progress import progress_bar
+from engine.retrain import retrain
+
+DATASET = "census-names"
+SKETCH = "names"
+NAMES, DIRECTIONS = 1_000, 400
+"""What two cores sketch in about a minute and a half."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A deletion query of the demo."""
+
+    subset: str
+    rule: SubsetRule
+    text: str
+    words: str
+
+
+CASES = (
+    Case(subset="has-x", rule=Containing("x"), text="max", words='all names with "x"'),
+    Case(subset="starts-with-q", rule=Matching("^q"), text="quinn", words='all names that start with "q"'),
+    Case(subset="has-z", rule=Containing("z"), text="zoe", words='all names with "z"'),
+)
+
+
+def demo(
+    serve: Annotated[bool, typer.Option(help="Serve afterwards, until Ctrl-C.")] = True,
+    directions: Annotated[int, typer.Option(min=2, help="Random directions of the sketch.")] = DIRECTIONS,
+    names: Annotated[int, typer.Option(min=2, help="Train on the first so many of the 5,163 bundled names.")] = NAMES,
+) -> None:
+    """Train on real first names, sketch the training, answer three deletion queries, and compare with retraining."""
+    with opened() as (settings, database):
+        documents = _documents(database, names)
+        console.print(
+            f"[bold]1.[/bold] Dataset [bold]{DATASET}[/bold]: {len(documents):,} first names of the 1990 US Census lists.",
+            highlight=False,
+        )
+        configuration = SketchConfiguration(
+            model=ModelConfiguration(vocabulary=documents.vocabulary), directions=directions
+        )
+        console.print(
+            f"[bold]2.[/bold] Training microgpt ({configuration.model.parameter_count:,} parameters) on them, along "
+            f"{directions} random directions of deletion, to order {configuration.degree}.",
+            highlight=False,
+        )
+        with progress_bar("   Sketching", "direction·steps", console=console) as progress:
+            version = build_sketch(
+                database, settings, sketch=SKETCH, dataset=DATASET, configuration=configuration, progress=progress
+            )
+        artifact = artifact_of(version, settings.artifacts_dir)
+        console.print("[bold]3.[/bold] Three deletion queries, answered from the sketch, then by retraining:")
+        predictions = _predictions(settings, database, artifact)
+        truths = _truths(settings, database, artifact, documents, configuration)
+        console.print(_table(predictions, truths))
+        console.print(
+            "   Loss: mean nats per token. Estimate ± its standard error from the random directions; the interval also "
+            "counts the orders left out.\n",
+            highlight=False,
+        )
+    if serve:
+        _say_where(settings)
+        serve_until_stopped(settings)
+
+
+def _documents(database: Database, count: int) -> Documents:
+    """The bundled names and the demo's subsets, from the catalog."""
+    with transaction(database) as session:
+        try:
+            dataset = catalog.get_dataset(session, DATASET)
+        except NotFoundError:
+            dataset = catalog.add_dataset(
+                session,
+                name=DATASET,
+                documents=census_names().first(count),
+                description="First names of the 1990 US Census lists, public domain",
+            )
+            for case in CASES:
+                catalog.add_subset(session, dataset=dataset, name=case.subset, rule=case.rule)
+        return catalog.load_documents(session, dataset)
+
+
+def _predictions(settings: Settings, database: Database, artifact: Artifact) -> list[Prediction]:
+    predictor = Predictor(
+        device=settings.device,
+        resident_bytes=settings.resident_bytes,
+        table_cache_bytes=settings.table_cache_bytes,
+    )
+    return [
+        predictor.predict(
+            artifact,
+            units=units,
+            measurements=[Measurement(text=case.text)],
+            degree="auto",
+            downweights=[1.0],
+            confidence=0.95,
+            average="mean",
+        )[0]
+        for case, units in zip(CASES, _deletion_sets(database), strict=True)
+    ]
+
+
+def _deletion_sets(database: Database) -> list[list[int]]:
+    with transaction(database, writes=False) as session:
+        dataset = catalog.get_dataset(session, DATASET)
+        return [catalog.resolve_units(session, dataset, catalog.BySubset(case.subset)).units for case in CASES]
+
+
+def _truths(
+    settings: Settings, database: Database, artifact: Artifact, documents: Documents, configuration: SketchConfiguration
+) -> list[float]:
+    """The retrained losses; kept beside the catalog, since retraining takes longer than a start should."""
+    kept = settings.data_dir / "demo-retrained.json"
+    truths = _kept(kept, artifact)
+    if truths is None:
+        with progress_bar("   Retraining", "model·steps", console=console) as progress:
+            models = retrain(
+                documents, configuration, _deletion_sets(database), device=settings.device, progress=progress
+            )
+        truths = [
+            measure_models(Measurement(text=case.text), configuration.model, models)[row].item()
+            for row, case in enumerate(CASES)
+        ]
+        kept.write_text(json.dumps({"checksum": artifact.checksum, "losses": truths}), encoding="utf-8")
+    return truths
+
+
+def _kept(path: Path, artifact: Artifact) -> list[float] | None:
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    losses: list[float] = content["losses"]
+    return losses if content["checksum"] == artifact.checksum else None
+
+
+def _table(predictions: list[Prediction], truths: list[float]) -> Table:
+    table = Table("deleted", "loss on", "baseline", "estimate", "95% interval", "retrained", "error")
+    for case, prediction, truth in zip(CASES, predictions, truths, strict=True):
+        table.add_row(
+            case.words,
+            case.text,
+            f"{prediction.baseline:.4f}",
+            f"{prediction.estimate:.4f} ± {prediction.standard_error:.4f}",
+            f"{prediction.interval[0]:.3f} … {prediction.interval[1]:.3f}",
+            f"{truth:.4f}",
+            f"{prediction.estimate - truth:+.4f}",
+        )
+    return table
+
+
+def _say_where(settings: Settings) -> None:
+    question = {
+        "sketch": SKETCH,
+        "delete": {"subset": CASES[0].subset},
+        "measurements": [{"kind": "loss", "text": CASES[0].text}],
+    }
+    address = f"http://{settings.host}:{settings.port}"
+    console.print(f"[bold]4.[/bold] Serving. Documentation to try it out: [bold]{address}/docs[/bold]", highlight=False)
+    console.print("   Or paste:\n", highlight=False)
+    # Plain print: the line must come out unbroken, so that it works when pasted.
+    print(f"curl -s {address}/predict --json '{json.dumps(question)}'\n")  # noqa: T201
+    console.print("   Ctrl-C stops.", highlight=False)

@@ -1,0 +1,25 @@
+"""``neverseen serve``: the HTTP service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from app.main import create_app
+from app.settings import Settings
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address; by default NEVERSEEN_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; by default NEVERSEEN_PORT.")] = None,
+) -> None:
+    """Serve the API until stopped."""
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    serve_until_stopped(Settings().model_copy(update=given))
+
+
+def serve_until_stopped(settings: Settings) -> None:
+    """Run the application under uvicorn, in this process."""
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")

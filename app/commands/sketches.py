@@ -1,0 +1,117 @@
+"""``neverseen sketches``: build, list, and compare with retrains."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from app import catalog
+from app.building import build_sketch
+from app.commands import console, opened
+from app.db import transaction
+from app.serving import artifact_of
+from engine.configuration import SketchConfiguration
+from engine.directions import Ensemble
+from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
+from engine.measure import Measurement
+from engine.model import ModelConfiguration
+from engine.progress import progress_bar
+from engine.resident import ResidentSketch
+from engine.train import TrainingConfiguration
+
+app = typer.Typer(help="Build, list and evaluate sketches.", no_args_is_help=True)
+
+
+@app.command()
+def build(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch; new, or one of the same dataset.")],
+    dataset: Annotated[str, typer.Option(help="Name of the dataset.")],
+    directions: Annotated[int, typer.Option(help="Random directions, k.")] = 500,
+    degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
+    ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
+    seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
+    dtype: Annotated[Literal["float32", "float64"], typer.Option(help="Precision of training.")] = "float32",
+    block: Annotated[int, typer.Option(help="Directions trained together.")] = 128,
+    layers: Annotated[int, typer.Option(help="Blocks of the model.")] = 1,
+    width: Annotated[int, typer.Option(help="Width of the model.")] = 16,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    context: Annotated[int, typer.Option(help="Positions that are trained on.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Passes over the documents.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="At the first step; decays to 0.")] = 0.01,
+    epsilon: Annotated[float, typer.Option(help="Inside Adam's root.")] = 1e-3,
+    model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
+) -> None:
+    """Train a model and sketch its training run; the result becomes the sketch's current version."""
+    with opened() as (settings, database):
+        with transaction(database, writes=False) as session:
+            vocabulary = catalog.load_documents(session, catalog.get_dataset(session, dataset)).vocabulary
+        configuration = SketchConfiguration(
+            model=ModelConfiguration(
+                vocabulary=vocabulary, layers=layers, width=width, heads=heads, context=context, seed=model_seed
+            ),
+            training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
+            ensemble=ensemble,
+            directions=directions,
+            degree=degree,
+            seed=seed,
+            dtype=dtype,
+            block=block,
+        )
+        with progress_bar("Sketching", "direction·steps", console=console) as progress:
+            version = build_sketch(
+                database, settings, sketch=sketch, dataset=dataset, configuration=configuration, progress=progress
+            )
+    console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
+
+
+@app.command("list")
+def list_() -> None:
+    """Show all sketches and their versions."""
+    table = Table("version", "current", "state", "dataset", "directions", "degree", "MB", "added")
+    with opened() as (_, database), transaction(database, writes=False) as session:
+        for sketch in catalog.list_sketches(session, limit=1000, offset=0).items:
+            for version in catalog.list_versions(session, sketch, limit=1000, offset=0).items:
+                table.add_row(
+                    version.label,
+                    "yes" if version.id == sketch.current_version_id else "",
+                    version.state,
+                    sketch.dataset.name,
+                    str(version.configuration["directions"]),
+                    str(version.configuration["degree"]),
+                    f"{version.size_bytes / 1e6:.1f}",
+                    f"{version.created_at:%Y-%m-%d %H:%M}",
+                )
+    console.print(table)
+
+
+@app.command("evaluate")
+def evaluate_(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    version: Annotated[int | None, typer.Option(help="By default the current one.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Measure the loss on this text; repeatable.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Size of random sets; repeatable.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Random sets of each size.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the random sets.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write the figures as JSON here.")] = None,
+) -> None:
+    """Retrain the model for many deletion sets, and compare the estimates with the truth."""
+    with opened() as (settings, database):
+        with transaction(database, writes=False) as session:
+            row = catalog.get_version(session, sketch, version)
+            documents = catalog.load_documents(session, row.sketch.dataset)
+            artifact = artifact_of(row, settings.artifacts_dir)
+        resident = ResidentSketch.open(artifact.path, checksum=artifact.checksum, device=settings.device)
+        sizes = size or [size for size in (1, 10, 50, 100) if size < documents.unit_count]
+        sets = random_sets(documents, sizes=sizes, count=count, seed=seed) + coherent_sets(documents)
+        measurements = [Measurement(text=one) for one in text or documents.texts[:8]]
+        with progress_bar("Retraining", "model·steps", console=console) as progress:
+            figures = evaluate(resident, documents, sets, measurements, progress=progress)
+    console.print(accuracy_table(figures))
+    if output is not None:
+        content = {"version": artifact.label, "seed": seed, "accuracy": [asdict(figure) for figure in figures]}
+        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

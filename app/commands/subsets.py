@@ -1,0 +1,53 @@
+"""``neverseen subsets``: name deletion sets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from app import catalog
+from app.catalog import ByDocuments, ByUnits, Containing, Matching, SubsetRule
+from app.commands import console, opened
+from app.db import transaction
+
+app = typer.Typer(help="Name deletion sets.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    name: Annotated[str, typer.Argument(help="Name of the subset.")],
+    contains: Annotated[str | None, typer.Option(help="Units with a document that contains this.")] = None,
+    matches: Annotated[str | None, typer.Option(help="Units with a document that this expression matches.")] = None,
+    document: Annotated[list[int] | None, typer.Option(help="Document number; repeatable.")] = None,
+    unit: Annotated[list[str] | None, typer.Option(help="Name of a unit; repeatable.")] = None,
+) -> None:
+    """Name a deletion set, by exactly one rule."""
+    rules: list[SubsetRule] = []
+    if contains is not None:
+        rules.append(Containing(contains))
+    if matches is not None:
+        rules.append(Matching(matches))
+    if document:
+        rules.append(ByDocuments(document))
+    if unit:
+        rules.append(ByUnits(unit))
+    if len(rules) != 1:
+        raise typer.BadParameter("give exactly one of --contains, --matches, --document, --unit")
+    with opened() as (_, database), transaction(database) as session:
+        of = catalog.get_dataset(session, dataset)
+        subset = catalog.add_subset(session, dataset=of, name=name, rule=rules[0])
+        console.print(f"Subset {subset.name} of {of.name}: {subset.unit_count:,} units.", highlight=False)
+
+
+@app.command("list")
+def list_(dataset: Annotated[str, typer.Argument(help="Name of the dataset.")]) -> None:
+    """Show the subsets of a dataset."""
+    table = Table("subset", "units", "added")
+    with opened() as (_, database), transaction(database, writes=False) as session:
+        of = catalog.get_dataset(session, dataset)
+        for subset in catalog.list_subsets(session, of, limit=1000, offset=0).items:
+            table.add_row(subset.name, f"{subset.unit_count:,}", f"{subset.created_at:%Y-%m-%d %H:%M}")
+    console.print(table)

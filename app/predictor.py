@@ -1,0 +1,120 @@
+"""The engine seen from the web: which sketches are resident, and questions put to them.
+
+It knows no rows and no HTTP, and touches no tensor. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.cache import ByteCache
+from engine.errors import ArtifactError
+from engine.estimate import Average, Prediction, Question
+from engine.measure import Measurement
+from engine.resident import ResidentSketch, table_cache
+from engine.store import open_artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What the catalog knows of a sketch version.
+
+    Attributes:
+        version_id: its key; versions never change.
+        label: its name for people, such as "names v3".
+        path: directory of the artifact.
+        checksum: SHA-256 of its manifest.
+    """
+
+    version_id: int
+    label: str
+    path: Path
+    checksum: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residency:
+    """A version in memory, and the bytes that it takes."""
+
+    version_id: int
+    label: str
+    bytes: int
+
+
+class Predictor:
+    """Sketches in the device's memory under a byte budget, the least recently asked out first."""
+
+    def __init__(self, *, device: str, resident_bytes: int, table_cache_bytes: int) -> None:
+        """Start with nothing resident.
+
+        Args:
+            device: "cpu", or a CUDA device.
+            resident_bytes: budget for sketches.
+            table_cache_bytes: budget for the measurement tables of all of them.
+        """
+        self._device = device
+        self._tables = table_cache(table_cache_bytes)
+        self._sketches: ByteCache[Artifact, ResidentSketch] = ByteCache(
+            resident_bytes, size=lambda sketch: sketch.size_bytes
+        )
+        self._failures: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def load(self, artifact: Artifact) -> None:
+        """Make a version resident.
+
+        Raises:
+            ArtifactError: it is missing, damaged or foreign; the message begins with its label.
+        """
+        self._sketch(artifact)
+
+    def predict(
+        self,
+        artifact: Artifact,
+        *,
+        units: Sequence[int],
+        measurements: Sequence[Measurement],
+        degree: int | Literal["auto"],
+        downweights: Sequence[float],
+        confidence: float,
+        average: Average,
+    ) -> list[Prediction]:
+        """Answer for one deletion set, one prediction a measurement; loads the version where it isn't resident.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+            ArtifactError: as `load`.
+        """
+        question = Question(degree=degree, downweights=tuple(downweights), confidence=confidence, average=average)
+        return self._sketch(artifact).predict(measurements, units, question)
+
+    def resident(self) -> list[Residency]:
+        """What is in memory."""
+        return [
+            Residency(version_id=artifact.version_id, label=artifact.label, bytes=sketch.size_bytes)
+            for artifact, sketch in self._sketches.items()
+        ]
+
+    def failures(self) -> dict[str, str]:
+        """Versions whose last load failed: label and what is wrong."""
+        with self._lock:
+            return dict(self._failures)
+
+    def _sketch(self, artifact: Artifact) -> ResidentSketch:
+        try:
+            sketch = self._sketches.get(artifact, lambda: self._load(artifact))
+        except ArtifactError as error:
+            with self._lock:
+                self._failures[artifact.label] = str(error)
+            raise ArtifactError(f"{artifact.label}: {error}") from error
+        with self._lock:
+            self._failures.pop(artifact.label, None)
+        return sketch
+
+    def _load(self, artifact: Artifact) -> ResidentSketch:
+        opened = open_artifact(artifact.path, checksum=artifact.checksum)
+        return ResidentSketch(opened, device=self._device, tables=self._tables)

@@ -1,0 +1,51 @@
+"""A progress bar with rate and time left, for the command lines; the engine itself only calls a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from engine.train import Progress as OnProgress
+
+
+@contextmanager
+def progress_bar(title: str, unit: str, *, console: Console) -> Iterator[OnProgress]:
+    """Show a bar while the block runs.
+
+    Args:
+        title: what is done.
+        unit: of the work that is reported.
+        console: where to show it.
+
+    Yields:
+        The callback that the engine's long functions take.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        _Rate(unit),
+        TimeElapsedColumn(),
+        TextColumn("passed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Rate(ProgressColumn):
+    """Work a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("–" if speed is None else f"{speed:,.0f} {self.unit}/s", style="progress.data.speed")
