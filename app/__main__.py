@@ -5,11 +5,8 @@ What is refused becomes one line on standard error, and exit code 2; nothing is 
 
 from __future__ import annotations
 
-import sys
-
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from app.commands import datasets, predict, serve, sketches, subsets
 from app.commands.demo import demo
@@ -17,6 +14,7 @@ from app.db import migrate
 from app.errors import AppError
 from app.settings import Settings
 from engine.errors import EngineError
+from engine.terminal import refuse
 
 app = typer.Typer(
     name="neverseen",
@@ -47,14 +45,9 @@ def main() -> None:
     try:
         app()
     except (AppError, EngineError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     except ValidationError as error:  # of the settings
-        _refuse("; ".join(f"NEVERSEEN_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
-
-
-def _refuse(message: str) -> None:
-    Console(stderr=True).print(f"[red]Error:[/red] {message}", highlight=False, markup=True, soft_wrap=True)
-    sys.exit(2)
+        refuse("; ".join(f"NEVERSEEN_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def build_sketch(
 ) -> SketchVersion:
     """Build a sketch of a dataset, or find it built, and make it the sketch's current version.
 
-    The artifact's place follows from what is built: a build that was killed is gone on with, and the same build again is
-    the version that there is.
+    The artifact's place follows from what is built: a build that was killed is gone on with, and the same build again
+    is the version that there is.
 
     Args:
         database: the catalog.

@@ -16,6 +16,9 @@ The map, in the order in which things use each other:
     resident        sketches in memory that answer
     retrain         ground truth
     evaluate        estimates against retrains
+    cache           values under a byte budget
+    terminal        progress bars and refusals on a terminal
+    data            the bundled names
     plain, bench    an ordinary microgpt, and how fast everything is beside it
 
 Letters for axes, everywhere: S degree · K directions · m units · n documents · T tokens · V vocabulary with BOS · E

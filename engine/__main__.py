@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +19,9 @@ from engine.documents import read_documents
 from engine.errors import EngineError
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
-from engine.progress import progress_bar
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
+from engine.terminal import progress_bar, refuse
 from engine.train import TrainingConfiguration
 
 app = typer.Typer(
@@ -144,8 +143,7 @@ def main() -> None:
     try:
         app()
     except EngineError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False)
-        sys.exit(2)
+        refuse(str(error))
 
 
 if __name__ == "__main__":

@@ -172,16 +172,19 @@ def _parse_text(content: str) -> Iterator[Record]:
 
 def _parse_csv(content: str) -> Iterator[Record]:
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    read = 0  # lines of whole rows: where a row is broken, the reader's own count may stand before or behind it
     try:
         columns = reader.fieldnames or []
         if "text" not in columns:
             raise DocumentsError(f"A column named 'text' is needed; the header has {list(columns)}.", line=1)
+        read = reader.line_num
         for row in reader:
+            read = reader.line_num
             if None in row or None in row.values():
-                raise DocumentsError(f"The row doesn't have the header's {len(columns)} columns.", line=reader.line_num)
-            yield _record(row["text"], row.get("subject"), reader.line_num)
+                raise DocumentsError(f"The row doesn't have the header's {len(columns)} columns.", line=read)
+            yield _record(row["text"], row.get("subject"), read)
     except csv.Error as error:
-        raise DocumentsError(f"Not CSV: {error}.", line=reader.line_num) from error
+        raise DocumentsError(f"Not CSV: {error}.", line=read + 1) from error
 
 
 def _parse_jsonl(content: str) -> Iterator[Record]:

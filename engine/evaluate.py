@@ -109,6 +109,7 @@ def evaluate(
     if documents.fingerprint != sketch.artifact.manifest.plan.source.fingerprint:
         raise ArtifactError("The sketch was built from other documents (their fingerprints differ).")
     question = question or Question()
+    answers = [sketch.predict(measurements, deletion.units, question) for deletion in sets]
     models = retrain(
         documents,
         sketch.configuration,
@@ -119,7 +120,6 @@ def evaluate(
     truth = np.stack(
         [measure_models(m, sketch.configuration.model, models).cpu().numpy() for m in measurements], axis=1
     )  # [sets, measurements]
-    answers = [sketch.predict(measurements, deletion.units, question) for deletion in sets]
     kinds = dict.fromkeys(deletion.kind for deletion in sets)
     accuracies = []
     for kind in kinds:

@@ -52,7 +52,7 @@ class ResidentSketch:
         self.device = torch_device(device)
         self.parameters = self._load_parameters()
         self.directions = self._draw_directions()
-        self._tables = tables or table_cache(64 << 20)
+        self._tables = table_cache(64 << 20) if tables is None else tables
 
     @classmethod
     def open(cls, path: Path, *, checksum: str | None = None, device: str = "cpu") -> ResidentSketch:

@@ -29,8 +29,8 @@ from engine.documents import Documents
 from engine.estimate import Prediction
 from engine.measure import Measurement, measure_models
 from engine.model import ModelConfiguration
-from engine.progress import progress_bar
 from engine.retrain import retrain
+from engine.terminal import progress_bar
 
 DATASET = "census-names"
 SKETCH = "names"
@@ -49,9 +49,9 @@ class Case:
 
 
 CASES = (
-    Case(subset="has-x", rule=Containing("x"), text="max", words='all names with "x"'),
-    Case(subset="starts-with-q", rule=Matching("^q"), text="quinn", words='all names that start with "q"'),
-    Case(subset="has-z", rule=Containing("z"), text="zoe", words='all names with "z"'),
+    Case(subset="has-x", rule=Containing("x"), text="max", words='names with "x"'),
+    Case(subset="has-z", rule=Containing("z"), text="zoe", words='names with "z"'),
+    Case(subset="ends-in-ette", rule=Matching("ette$"), text="annette", words='names in "-ette"'),
 )
 
 
@@ -64,7 +64,7 @@ def demo(
     with opened() as (settings, database):
         documents = _documents(database, names)
         console.print(
-            f"[bold]1.[/bold] Dataset [bold]{DATASET}[/bold]: {len(documents):,} first names of the 1990 US Census lists.",
+            f"[bold]1.[/bold] Dataset [bold]{DATASET}[/bold]: {len(documents):,} first names of the 1990 US Census.",
             highlight=False,
         )
         configuration = SketchConfiguration(
@@ -179,15 +179,19 @@ def _table(predictions: list[Prediction], truths: list[float]) -> Table:
     return table
 
 
-def _say_where(settings: Settings) -> None:
+def curl_line(address: str) -> str:
+    """A shell command that asks a running demo its first question."""
     question = {
         "sketch": SKETCH,
         "delete": {"subset": CASES[0].subset},
         "measurements": [{"kind": "loss", "text": CASES[0].text}],
     }
+    return f"curl -s {address}/predict -H 'Content-Type: application/json' -d '{json.dumps(question)}'"
+
+
+def _say_where(settings: Settings) -> None:
     address = f"http://{settings.host}:{settings.port}"
     console.print(f"[bold]4.[/bold] Serving. Documentation to try it out: [bold]{address}/docs[/bold]", highlight=False)
     console.print("   Or paste:\n", highlight=False)
-    # Plain print: the line must come out unbroken, so that it works when pasted.
-    print(f"curl -s {address}/predict --json '{json.dumps(question)}'\n")  # noqa: T201
+    console.out(curl_line(address) + "\n", highlight=False)  # unbroken, so that it works when pasted
     console.print("   Ctrl-C stops.", highlight=False)

@@ -20,8 +20,8 @@ from engine.directions import Ensemble
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
-from engine.progress import progress_bar
 from engine.resident import ResidentSketch
+from engine.terminal import progress_bar
 from engine.train import TrainingConfiguration
 
 app = typer.Typer(help="Build, list and evaluate sketches.", no_args_is_help=True)

@@ -1,9 +1,11 @@
-"""A progress bar with rate and time left, for the command lines; the engine itself only calls a function."""
+"""What both command lines show: a progress bar with rate and time left, and refusals."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -37,6 +39,12 @@ def progress_bar(title: str, unit: str, *, console: Console) -> Iterator[OnProgr
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def refuse(message: str) -> NoReturn:
+    """Say in one line on standard error what is wrong, and exit with code 2."""
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "red"), message))
+    sys.exit(2)
 
 
 class _Rate(ProgressColumn):

@@ -1,0 +1,220 @@
+"""The product as a user meets it: the demo, then the service over HTTP, its answers compared with retraining."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.configuration import SketchConfiguration
+from engine.data import census_names
+from engine.documents import Documents
+from engine.measure import Measurement, measure_models
+from engine.model import ModelConfiguration
+from engine.retrain import retrain
+
+NAMES, DIRECTIONS = 400, 200
+STANDARD_ERRORS = 4
+SECOND_START_SECONDS = 10
+
+
+def neverseen(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        env={**os.environ, "NEVERSEEN_DATA_DIR": str(data_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+DEMO = ("demo", "--no-serve", "--names", str(NAMES), "--directions", str(DIRECTIONS))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("var")
+
+
+@pytest.fixture(scope="module")
+def first_start(data_dir: Path) -> str:
+    done = neverseen(*DEMO, data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def service(first_start: str, data_dir: Path) -> Iterator[httpx.Client]:
+    assert first_start
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--port", str(port)],
+        env={**os.environ, "NEVERSEEN_DATA_DIR": str(data_dir)},
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            deadline = time.monotonic() + 60
+            while not ready(client):
+                assert process.poll() is None, "the service stopped"
+                assert time.monotonic() < deadline, "the service never became ready"
+                time.sleep(0.1)
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+def ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def documents() -> Documents:
+    return census_names().first(NAMES)
+
+
+def retrained_loss(documents: Documents, units: list[int], text: str) -> float:
+    """The truth, in double precision and without the service."""
+    configuration = SketchConfiguration(model=ModelConfiguration(vocabulary=documents.vocabulary), dtype="float64")
+    models = retrain(documents, configuration, [units])
+    return measure_models(Measurement(text=text), configuration.model, models).item()
+
+
+def test_the_demo_shows_estimates_beside_retrained_losses(first_start: str) -> None:
+    for heading in ("baseline", "estimate", "retrained", "error"):
+        assert heading in first_start
+    rows = re.findall(r"│ (max|zoe|annette)\s*│", first_start)
+    assert rows == ["max", "zoe", "annette"]
+
+
+def test_a_second_start_uses_what_exists(first_start: str, data_dir: Path) -> None:
+    artifacts = {
+        path: path.stat().st_mtime_ns for path in data_dir.rglob("*") if path.is_file() and "artifacts" in path.parts
+    }
+    started = time.monotonic()
+    done = neverseen(*DEMO, data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < SECOND_START_SECONDS
+    assert numbers(done.stdout) == numbers(first_start)
+    assert artifacts == {path: path.stat().st_mtime_ns for path in artifacts}
+    assert "1 " in neverseen("sketches", "list", data_dir=data_dir).stdout
+
+
+def numbers(output: str) -> list[str]:
+    return re.findall(r"\d\.\d{4}", output)
+
+
+@pytest.mark.parametrize(("subset", "letter", "text"), [("has-x", "x", "max"), ("has-z", "z", "zoe")])
+def test_a_prediction_over_http_is_within_four_standard_errors_of_retraining(
+    service: httpx.Client, documents: Documents, subset: str, letter: str, text: str
+) -> None:
+    question = {"sketch": "names", "delete": {"subset": subset}, "measurements": [{"kind": "loss", "text": text}]}
+    response = service.post("/predict", json=question)
+    assert response.status_code == 200, response.text
+    [prediction] = response.json()["predictions"]
+    units = [number for number, name in enumerate(documents.texts) if letter in name]
+    assert response.json()["deleted"] == {"units": len(units), "documents": len(units)}
+    truth = retrained_loss(documents, units, text)
+    effect = abs(truth - prediction["baseline"])
+    assert abs(prediction["estimate"] - truth) <= STANDARD_ERRORS * prediction["standard_error"]
+    assert prediction["standard_error"] < effect / 2
+    assert prediction["interval"][0] <= truth <= prediction["interval"][1]
+
+
+def test_naming_the_documents_asks_the_same_as_naming_the_subset(service: httpx.Client, documents: Documents) -> None:
+    measurements = [{"kind": "loss", "text": "max"}]
+    numbers = [number for number, name in enumerate(documents.texts) if "x" in name]
+    answers = [
+        service.post("/predict", json={"sketch": "names", "delete": delete, "measurements": measurements}).json()
+        for delete in ({"subset": "has-x"}, {"documents": numbers}, {"units": [str(n) for n in numbers]})
+    ]
+    assert answers[0]["predictions"] == answers[1]["predictions"] == answers[2]["predictions"]
+
+
+def test_the_curve_starts_at_the_baseline_and_ends_at_the_estimate(service: httpx.Client) -> None:
+    question = {
+        "sketch": "names",
+        "delete": {"subset": "has-x"},
+        "measurements": [{"kind": "loss", "text": "max"}],
+        "downweight": [0.0, 0.25, 0.5, 1.0],
+    }
+    [prediction] = service.post("/predict", json=question).json()["predictions"]
+    assert [point["downweight"] for point in prediction["curve"]] == question["downweight"]
+    assert prediction["curve"][0]["estimate"] == prediction["baseline"]
+    assert prediction["curve"][-1]["estimate"] == prediction["estimate"]
+
+
+def test_the_documentation_page_is_served(service: httpx.Client) -> None:
+    assert service.get("/docs").status_code == 200
+    assert service.get("/openapi.json").json()["info"]["title"] == "Neverseen"
+
+
+def test_the_curl_line_of_the_demo_works_as_pasted(first_start: str, service: httpx.Client) -> None:
+    """The line itself is printed when the demo serves; here it is made for this service's address and run."""
+    from app.commands.demo import curl_line
+
+    line = curl_line(str(service.base_url).rstrip("/"))
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["predictions"][0]["measurement"]["text"] == "max"
+
+
+def test_the_command_line_answers_what_the_service_answers(service: httpx.Client, data_dir: Path) -> None:
+    question = {"sketch": "names", "delete": {"subset": "has-x"}, "measurements": [{"kind": "loss", "text": "max"}]}
+    [prediction] = service.post("/predict", json=question).json()["predictions"]
+    done = neverseen("predict", "names", "--subset", "has-x", "--text", "max", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    assert f"{prediction['estimate']:.4f}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "nmaes", "--subset", "has-x", "--text", "max"], "no sketch 'nmaes'"),
+        (["predict", "names", "--subset", "has-y", "--text", "max"], "no subset 'has-y'"),
+        (["predict", "names", "--unit", "nobody", "--text", "max"], "no unit 'nobody'"),
+        (["predict", "names", "--document", "9999", "--text", "max"], "no document 9999"),
+        (["predict", "names", "--document", "3", "--document", "3", "--text", "max"], "more than once"),
+        (["predict", "names", "--document", "3", "--text", ""], "empty"),
+        (["predict", "names", "--document", "3", "--text", "Max"], "'M'"),
+        (["predict", "names", "--document", "3", "--text", "m" * 16], "16 characters"),
+        (["predict", "names", "--document", "3", "--text", "max", "--degree", "4"], "up to 3"),
+        (["predict", "names", "--document", "3", "--text", "max", "--downweight", "1.5"], "outside [0, 1]"),
+        (["predict", "names", "--text", "max"], "exactly one"),
+        (["datasets", "add", "nowhere.txt"], "nowhere.txt can't be read"),
+        (["sketches", "build", "names", "--dataset", "nothing"], "no dataset 'nothing'"),
+        (["sketches", "build", "names", "--dataset", "census-names", "--heads", "5"], "multiple of heads"),
+        (["subsets", "add", "census-names", "odd", "--matches", "("], "regular expression"),
+    ],
+)
+def test_what_the_command_line_refuses_has_exit_code_2_and_changes_nothing(
+    first_start: str, data_dir: Path, arguments: list[str], message: str
+) -> None:
+    before = {path: path.read_bytes() for path in (data_dir / "artifacts").rglob("*.json")}
+    done = neverseen(*arguments, data_dir=data_dir)
+    assert done.returncode == 2, done.stdout
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert before == {path: path.read_bytes() for path in (data_dir / "artifacts").rglob("*.json")}
+
+
+def test_malformed_files_are_refused_with_their_line(tmp_path: Path, data_dir: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "ana"}\n{"text": 3}\n')
+    done = neverseen("datasets", "add", str(bad), data_dir=data_dir)
+    assert (done.returncode, "Line 2" in done.stderr) == (2, True)
+    assert "bad" not in neverseen("datasets", "list", data_dir=data_dir).stdout

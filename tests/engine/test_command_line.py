@@ -1,0 +1,78 @@
+"""``python -m engine``: from files to figures, as a person would type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def engine(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "names.txt").write_text("ana\nbob\ncleo\ndana\neli\nbea\nnoel\nleo")
+    built = engine("build", "names.txt", "sketch", "--directions", "6", "--degree", "2", cwd=folder)
+    assert built.returncode == 0, built.stderr
+    assert "checksum" in built.stdout
+    return folder
+
+
+def test_a_sketch_is_evaluated_against_retrains(folder: Path) -> None:
+    arguments = [
+        "evaluate",
+        "sketch",
+        "names.txt",
+        "--size",
+        "1",
+        "--count",
+        "3",
+        "--text",
+        "ana",
+        "--output",
+        "a.json",
+    ]
+    done = engine(*arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((folder / "a.json").read_text())["accuracy"]
+    assert (figures[0]["kind"], figures[0]["pairs"]) == ("1 random", 3)
+    assert all(0 <= f["coverage"] <= 1 for f in figures)
+
+
+def test_the_bench_prints_ratios_of_one_run(folder: Path) -> None:
+    arguments = ["bench", "--directions", "4", "--steps", "3", "--rounds", "2", "--output", "b.json"]
+    done = engine(*arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    figures = {f["name"]: f for f in json.loads((folder / "b.json").read_text())["figures"]}
+    ring = figures["ring training, degree 3, 4 directions"]
+    assert ring["ratio"] == pytest.approx(ring["seconds"] / figures["plain training step"]["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "nowhere.txt", "x"], "nowhere.txt can't be read"),
+        (["build", "names.txt", "x", "--width", "10", "--heads", "3"], "multiple of heads"),
+        (["build", "names.txt", "x", "--directions", "1"], "at least 2"),
+        (["build", "names.txt", "x", "--device", "cuda:99"], "cuda"),
+        (["build", "names.txt", "sketch"], "another sketch"),
+        (["evaluate", "nowhere", "names.txt"], "manifest.json is missing"),
+        (["evaluate", "sketch", "names.txt", "--shuffle", "1"], "other documents"),
+        (["evaluate", "sketch", "names.txt", "--text", "zoe"], "'z'"),
+    ],
+)
+def test_what_is_refused_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
+    done = engine(*arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "x").exists()

@@ -1,0 +1,159 @@
+"""Measurements, their tables, and the caches that keep them."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.cache import ByteCache
+from engine.configuration import SketchConfiguration
+from engine.documents import Documents
+from engine.errors import ArtifactError, DeletionSetError, TextLengthError, UnknownCharacterError
+from engine.estimate import Question
+from engine.evaluate import DeletionSet, _rank_correlation, coherent_sets, evaluate, random_sets
+from engine.measure import Measurement, measure_models, measurement_tokens
+from engine.model import ModelConfiguration
+from engine.resident import ResidentSketch, table_cache
+from engine.sketch import build
+from tests.oracles import plain_loss
+
+
+@pytest.fixture(scope="module")
+def sketch(
+    tmp_path_factory: pytest.TempPathFactory, documents: Documents, configuration: SketchConfiguration
+) -> ResidentSketch:
+    return ResidentSketch(build(documents, configuration, tmp_path_factory.mktemp("sketch") / "a"))
+
+
+def test_the_baseline_is_the_plain_models_loss(sketch: ResidentSketch) -> None:
+    constants = {name: jet.constant for name, jet in sketch.parameters.items()}
+    for text in ("a", "face", "decade"):
+        table = sketch.table(Measurement(text=text))
+        assert table.baseline == pytest.approx(plain_loss(sketch.configuration.model, constants, text), rel=1e-12)
+
+
+def test_the_loss_follows_from_the_tabulated_probabilities(sketch: ResidentSketch) -> None:
+    """First order of -mean log p is -mean(p_1 / p_0)."""
+    table = sketch.table(Measurement(text="face"))
+    real, imaginary = table.probabilities.higher[0]
+    expected = -(torch.complex(real, imaginary) / table.probabilities.constant).mean(dim=-1)
+    torch.testing.assert_close(table.coefficients[0], expected)
+
+
+def test_many_models_are_measured_like_one(sketch: ResidentSketch) -> None:
+    constants = {name: jet.constant for name, jet in sketch.parameters.items()}
+    stack = {name: torch.stack([matrix, 2 * matrix]) for name, matrix in constants.items()}
+    values = measure_models(Measurement(text="bed"), sketch.configuration.model, stack)
+    doubled = {name: 2 * matrix for name, matrix in constants.items()}
+    assert values[0].item() == pytest.approx(plain_loss(sketch.configuration.model, constants, "bed"), rel=1e-12)
+    assert values[1].item() == pytest.approx(plain_loss(sketch.configuration.model, doubled, "bed"), rel=1e-12)
+
+
+def test_a_text_may_fill_the_context_but_not_more(model: ModelConfiguration) -> None:
+    assert len(measurement_tokens(Measurement(text="abcdefa"), model)) == model.context + 1
+    with pytest.raises(TextLengthError, match="8 characters"):
+        measurement_tokens(Measurement(text="abcdefab"), model)
+
+
+def test_what_can_not_be_measured_is_refused(sketch: ResidentSketch) -> None:
+    with pytest.raises(TextLengthError, match="empty"):
+        sketch.table(Measurement(text=""))
+    with pytest.raises(UnknownCharacterError, match="'z'"):
+        sketch.predict([Measurement(text="zed")], [0], Question())
+    with pytest.raises(DeletionSetError, match="whole"):
+        sketch.predict([Measurement(text="bed")], range(12), Question())
+
+
+def test_a_repeated_measurement_costs_no_inference(sketch: ResidentSketch) -> None:
+    cache = table_cache(1 << 20)
+    cached = ResidentSketch(sketch.artifact, tables=cache)
+    first = cached.predict([Measurement(text="bed")], [3], Question())
+    again = cached.predict([Measurement(text="bed"), Measurement(text="bed")], [5], Question())
+    assert (cache.misses, cache.hits) == (1, 2)
+    assert first[0].baseline == again[0].baseline == again[1].baseline
+    assert first[0].change != again[0].change
+
+
+def test_sketches_that_share_a_cache_do_not_share_tables(
+    sketch: ResidentSketch, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    cache = table_cache(1 << 20)
+    other = ResidentSketch(build(documents, dataclasses.replace(configuration, seed=1), tmp_path / "b"), tables=cache)
+    same = ResidentSketch(sketch.artifact, tables=cache)
+    measurement = Measurement(text="bed")
+    assert not torch.equal(other.table(measurement).coefficients, same.table(measurement).coefficients)
+
+
+def test_the_cache_stays_within_its_budget_and_drops_the_least_recently_used() -> None:
+    cache: ByteCache[str, int] = ByteCache(10, size=lambda value: value)
+    for key, value in (("a", 4), ("b", 4)):
+        cache.get(key, lambda value=value: value)  # type: ignore[misc]
+    cache.get("a", lambda: 99)
+    cache.get("c", lambda: 5)
+    assert [key for key, _ in cache.items()] == ["a", "c"]
+    assert cache.size_bytes == 9
+    assert cache.get("huge", lambda: 11) == 11
+    assert [key for key, _ in cache.items()] == ["a", "c"]
+
+
+def test_many_threads_make_a_value_once() -> None:
+    cache: ByteCache[str, int] = ByteCache(100, size=lambda value: 1)
+    made = []
+    barrier = threading.Barrier(8)
+
+    def make() -> int:
+        made.append(1)
+        return 7
+
+    def ask() -> None:
+        barrier.wait()
+        assert cache.get("key", make) == 7
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert cache.size_bytes == 1
+
+
+def test_a_value_that_can_not_be_made_is_not_kept() -> None:
+    cache: ByteCache[str, int] = ByteCache(100, size=lambda value: 1)
+
+    def fail() -> int:
+        raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        cache.get("key", fail)
+    assert cache.get("key", lambda: 3) == 3
+
+
+def test_random_and_coherent_sets_are_what_they_say(documents: Documents) -> None:
+    sets = random_sets(documents, sizes=[2, 5], count=3, seed=1)
+    assert [(s.kind, len(s.units)) for s in sets] == [("2 random", 2)] * 3 + [("5 random", 5)] * 3
+    assert sets == random_sets(documents, sizes=[2, 5], count=3, seed=1)
+    for deletion in coherent_sets(documents):
+        assert 0 < len(deletion.units) < documents.unit_count
+    starts_with_f = tuple(i for i, text in enumerate(documents.texts) if text.startswith("f"))
+    assert DeletionSet(kind="first letter", units=starts_with_f) in coherent_sets(documents)
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    true = torch.tensor([[1.0], [2.0], [3.0], [4.0]]).numpy()
+    assert _rank_correlation(true**3, true) == pytest.approx(1)
+    assert _rank_correlation(-true, true) == pytest.approx(-1)
+    assert _rank_correlation(torch.tensor([[1.0], [1.0], [2.0], [2.0]]).numpy(), true) == pytest.approx(
+        0.8944, abs=1e-4
+    )
+    assert _rank_correlation(0 * true, true) == 0
+
+
+def test_other_documents_than_the_sketchs_are_not_evaluated(sketch: ResidentSketch, documents: Documents) -> None:
+    others = Documents.from_records((text, None) for text in reversed(documents.texts))
+    with pytest.raises(ArtifactError, match="other documents"):
+        evaluate(sketch, others, random_sets(others, sizes=[1], count=1, seed=0), [Measurement(text="bed")])
