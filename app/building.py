@@ -15,6 +15,7 @@ from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.sketch import build
 from engine.train import Progress
+from engine.workers import worker_count
 
 
 def build_sketch(
@@ -48,8 +49,14 @@ def build_sketch(
         documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
         catalog.check_sketch(session, sketch, dataset)
     location = f"{sketch}/{_digest(configuration, documents)}"
+    work = configuration.directions * len(documents) * configuration.training.epochs
     artifact = build(
-        documents, configuration, settings.artifacts_dir / location, device=settings.device, progress=progress
+        documents,
+        configuration,
+        settings.artifacts_dir / location,
+        device=settings.device,
+        workers=worker_count(work, device=settings.device),
+        progress=progress,
     )
     with transaction(database) as session:
         return catalog.register_version(

@@ -23,6 +23,7 @@ from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
 from engine.terminal import progress_bar, refuse
 from engine.train import TrainingConfiguration
+from engine.workers import worker_count
 
 app = typer.Typer(
     name="engine", help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -77,7 +78,8 @@ def build(
         block=block,
     )
     with progress_bar("Sketching", "direction·steps", console=console) as progress:
-        done = build_sketch(chosen, configuration, artifact, device=device, progress=progress)
+        workers = worker_count(directions * len(chosen) * epochs, device=device)
+        done = build_sketch(chosen, configuration, artifact, device=device, workers=workers, progress=progress)
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
 
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 
 from engine import plain
-from engine.compiled import WORTHWHILE_WORK, worth_fusing
+from engine.compiled import WORTHWHILE_WORK, fused, worth_fusing
 from engine.configuration import SketchConfiguration
 from engine.data import census_names
 from engine.directions import directions
 from engine.measure import Measurement, tabulate
 from engine.model import ModelConfiguration
 from engine.sketch import torch_device, train_block
-from engine.train import TrainingConfiguration, schedule
+from engine.train import TrainingConfiguration, adam_rates, adam_update, schedule
 
 WARM_STEPS = 16
 """Steps before the measured ones: code is compiled, caches and allocators are filled."""
@@ -89,12 +89,19 @@ def bench(
             for _ in range(20):
                 plain.logits(model, initial, ids).log_softmax(-1)
 
+    rates = adam_rates(configuration.training, 0, steps).to(place, configuration.torch_dtype)
+
+    def updates(update: Callable[..., object]) -> Callable[[], object]:
+        return lambda: [update(jets, jets, jets, jets, rates) for jets in trained.values()]
+
     jobs: dict[str, tuple[Callable[[], object], int]] = {
         "plain step": (lambda: plain.train(model, configuration.training, schedule_of[:steps], initial), steps),
         "ring step": (
             lambda: train_block(configuration, schedule_of[:steps], rows, fuse=fuse),
             steps * directions_count,
         ),
+        "update": (updates(adam_update), directions_count),
+        "fused update": (updates(fused(adam_update) if fuse else adam_update), directions_count),
         "plain inference": (plain_inference, 20),
         "new measurement": (lambda: tabulate(measurement, model, trained), 1),
     }
@@ -115,6 +122,14 @@ def bench(
             per="direction and step",
             yardstick="plain training step",
             ratio=seconds["ring step"] / seconds["plain step"],
+        ),
+        Figure(name="of it, Adam's update, not fused", seconds=seconds["update"], per="direction and step"),
+        Figure(
+            name="of it, Adam's update, fused" if fuse else "of it, Adam's update (nothing is fused here)",
+            seconds=seconds["fused update"],
+            per="direction and step",
+            yardstick="the one not fused",
+            ratio=seconds["fused update"] / seconds["update"],
         ),
         Figure(name="plain inference, 9 letters", seconds=seconds["plain inference"], per="text"),
         Figure(

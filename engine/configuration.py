@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,8 +26,8 @@ class SketchConfiguration:
         degree: S, the highest order kept.
         seed: of the directions.
         dtype: of training; the coefficients are complex numbers of this precision.
-        block: directions that are trained together, and lost together when a build is killed. It changes results by
-            rounding only.
+        block: the most directions that are trained together, and lost together when a build is killed; all blocks get
+            about the same number. It changes results by rounding only.
 
     Raises:
         ConfigurationError: a value outside its range.
@@ -63,7 +64,9 @@ class SketchConfiguration:
     @property
     def blocks(self) -> list[tuple[int, int]]:
         """First direction, and the one behind the last, of every block."""
-        return [(start, min(start + self.block, self.directions)) for start in range(0, self.directions, self.block)]
+        count = -(-self.directions // self.block)
+        bounds = [self.directions * number // count for number in range(count + 1)]
+        return list(itertools.pairwise(bounds))
 
     @property
     def size_bytes(self) -> int:

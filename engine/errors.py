@@ -31,6 +31,10 @@ class ArtifactError(EngineError):
     """An artifact that is damaged, truncated, incomplete or not ours."""
 
 
+class WorkerError(EngineError):
+    """A process of a build that ended before its work did."""
+
+
 class QuestionError(EngineError):
     """A question that these data or this sketch can't answer."""
 

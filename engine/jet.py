@@ -13,7 +13,7 @@ matrix products and let a compiler fuse whole element-wise rules.
 Rules by class:
 
 - linear functions act on every coefficient (`linear_map`, `add`, `scale`);
-- bilinear functions are Cauchy products (`product`, with `MULTIPLY` or `MATMUL`);
+- bilinear functions are Cauchy products: `multiply` element-wise, `matmul` and `matmul_transposed` over stacked planes;
 - `exp`, `log` and `power` follow from their differential equations, coefficient by coefficient, in O(S²) products;
 - `gelu` and its derivative are composed from their Taylor series at the constant term (Hermite recurrence) and the
   powers of the nilpotent rest.
@@ -59,28 +59,6 @@ class Jet(NamedTuple):
         return ((self.constant,), *self.higher)
 
 
-class Bilinear(NamedTuple):
-    """A bilinear function f of two real tensors, and `accumulate(sum, x, y, sign) = sum + sign·f(x, y)`."""
-
-    apply: Callable[[Tensor, Tensor], Tensor]
-    accumulate: Callable[[Tensor, Tensor, Tensor, int], Tensor]
-
-
-def _accumulate_product(total: Tensor, x: Tensor, y: Tensor, sign: int) -> Tensor:
-    return torch.addcmul(total, x, y, value=sign)
-
-
-def _accumulate_matmul(total: Tensor, x: Tensor, y: Tensor, sign: int) -> Tensor:
-    # `total` is always a fresh intermediate of `product`, so adding in place is safe, and it saves a pass over memory.
-    if x.ndim == y.ndim == 3:
-        return total.baddbmm_(x, y, alpha=sign)
-    return total.add_(x @ y, alpha=sign)
-
-
-MULTIPLY = Bilinear(torch.mul, _accumulate_product)
-MATMUL = Bilinear(torch.matmul, _accumulate_matmul)
-
-
 def zeros_like(x: Jet) -> Jet:
     """The zero jet of the same shape, degree and planes."""
     return linear_map(torch.zeros_like, x)
@@ -118,27 +96,86 @@ def truncate(x: Jet, degree: int) -> Jet:
     return x._replace(higher=x.higher[:degree])
 
 
-def product(f: Bilinear, x: Jet, y: Jet) -> Jet:
-    """The Cauchy product under a bilinear function: coefficient r is the sum over i of f(x_i, y_{r-i}).
+def multiply(x: Jet, y: Jet) -> Jet:
+    """The element-wise product: coefficient r is the sum over i of x_i · y_{r-i}.
 
     Raises:
         ValueError: jets of different degree.
     """
-    if x.degree != y.degree:
-        raise ValueError(f"The jets have degrees {x.degree} and {y.degree}.")
+    _check_degrees(x, y)
     xs, ys = x.coefficients, y.coefficients
-    higher = tuple(_sum_of_products([(xs[i], ys[r - i], 1.0) for i in range(r + 1)], f) for r in range(1, len(xs)))
-    return Jet(f.apply(x.constant, y.constant), higher)
-
-
-def multiply(x: Jet, y: Jet) -> Jet:
-    """The element-wise product."""
-    return product(MULTIPLY, x, y)
+    higher = tuple(_sum_of_products([(xs[i], ys[r - i], 1.0) for i in range(r + 1)]) for r in range(1, len(xs)))
+    return Jet(x.constant * y.constant, higher)
 
 
 def matmul(x: Jet, y: Jet) -> Jet:
-    """The matrix product over the last two axes."""
-    return product(MATMUL, x, y)
+    """The matrix product x y over the last two axes.
+
+    All planes of x are stacked along its rows, so that each plane of y is multiplied once, with all rows that it meets:
+    2S + 1 batched products of many rows instead of (S + 1)(S + 2)/2 complex ones of few.
+
+    Raises:
+        ValueError: jets of different degree.
+    """
+    _check_degrees(x, y)
+    constant = x.constant @ y.constant
+    if not x.higher:
+        return Jet(constant)
+    stack = _stack_rows(x)
+    rows, parts, orders = x.constant.shape[-2], len(x.higher[0]), x.degree
+    # [K, …, S, planes, rows, columns]: first what meets the constant term of y, a product with a shared matrix.
+    total = _unstack_rows((stack @ y.constant)[..., rows:, :], orders, parts)
+    for order, planes in enumerate(y.higher, start=1):
+        met = 1 + (orders - order) * parts  # planes of x whose product with this order isn't cut off
+        for part, plane in enumerate(planes):
+            products = stack[..., : met * rows, :] @ plane
+            total[..., order - 1, part, :, :] += products[..., :rows, :]
+            if met == 1:
+                continue
+            others = _unstack_rows(products[..., rows:, :], orders - order, parts)
+            if part == 0:
+                total[..., order:, :, :, :] += others
+            else:
+                total[..., order:, 1, :, :] += others[..., 0, :, :]
+                total[..., order:, 0, :, :] -= others[..., 1, :, :]
+    return Jet(
+        constant,
+        tuple(tuple(total[..., r, part, :, :] for part in range(parts)) for r in range(orders)),
+    )
+
+
+def matmul_transposed(x: Jet, y: Jet) -> Jet:
+    """The matrix product xᵀ y over the last two axes.
+
+    The sum over rows and the sum of the Cauchy product are one sum: planes of x and the planes of y that each of them
+    meets are stacked along the rows, and every plane of the result is one batched product.
+
+    Raises:
+        ValueError: jets of different degree.
+    """
+    _check_degrees(x, y)
+    constant = x.constant.transpose(-1, -2) @ y.constant
+    if not x.higher:
+        return Jet(constant)
+    rows, parts = x.constant.shape[-2], len(x.higher[0])
+    stack = _stack_rows(x).transpose(-1, -2)
+    directions = len(x.higher[0][0])
+    first = y.constant.expand(directions, *y.constant.shape)
+    higher = []
+    for r in range(1, x.degree + 1):
+        met: list[list[Tensor]] = [[plane] for plane in y.higher[r - 1]]  # by x_0; then by x_1 … x_r
+        for i in range(1, r + 1):
+            partner = y.higher[r - i - 1] if i < r else (first,)
+            if parts == 1:
+                met[0] += partner
+            elif i < r:
+                met[0] += [partner[0], -partner[1]]
+                met[1] += [partner[1], partner[0]]
+            else:  # the real part of x_r meets y_0 in the real part of the result, the imaginary in the imaginary
+                met[0] += [first]
+                met[1] += [torch.zeros_like(first), first]
+        higher.append(tuple(stack[..., : len(planes) * rows] @ torch.cat(planes, dim=-2) for planes in met))
+    return Jet(constant, tuple(higher))
 
 
 def times_linear(x: Jet, slope: Coefficient) -> Jet:
@@ -148,7 +185,7 @@ def times_linear(x: Jet, slope: Coefficient) -> Jet:
         x: jets along K directions.
         slope: planes that broadcast against [K, ...].
     """
-    higher = tuple(_add_product(MULTIPLY, None, slope, planes) for planes in x.coefficients[:-1])
+    higher = tuple(_add_product(None, slope, planes) for planes in x.coefficients[:-1])
     return Jet(torch.zeros_like(x.constant), higher)
 
 
@@ -216,7 +253,7 @@ def compose(x: Jet, *series: Sequence[Tensor]) -> tuple[Jet, ...]:
             planes = rest[r - 1]
             assert planes is not None  # orders r >= j of the j-th power exist
             for coefficients, taylor in zip(higher, series, strict=True):
-                coefficients[r - 1] = _add_product(MULTIPLY, coefficients[r - 1], (taylor[j],), planes)
+                coefficients[r - 1] = _add_product(coefficients[r - 1], (taylor[j],), planes)
     return tuple(
         Jet(taylor[0], tuple(planes for planes in coefficients if planes is not None))
         for coefficients, taylor in zip(higher, series, strict=True)
@@ -279,20 +316,37 @@ def _square_coefficient(xs: Sequence[Coefficient], r: int, *, lowest: int) -> Co
     return _sum_of_products(terms)
 
 
-def _sum_of_products(terms: Sequence[tuple[Coefficient, Coefficient, float]], f: Bilinear = MULTIPLY) -> Coefficient:
-    """Σ weight·f(x, y) over terms (x, y, weight); at least one."""
+def _check_degrees(x: Jet, y: Jet) -> None:
+    if x.degree != y.degree:
+        raise ValueError(f"The jets have degrees {x.degree} and {y.degree}.")
+
+
+def _stack_rows(x: Jet) -> Tensor:
+    """All planes under each other, orders 0 … S, each order's real before its imaginary one: [K, …, planes·rows, b]."""
+    directions = len(x.higher[0][0])
+    planes = (plane for coefficient in x.higher for plane in coefficient)
+    return torch.cat([x.constant.expand(directions, *x.constant.shape), *planes], dim=-2)
+
+
+def _unstack_rows(stack: Tensor, orders: int, parts: int) -> Tensor:
+    """[…, orders·parts·rows, b] as [..., orders, parts, rows, b]."""
+    return stack.reshape(*stack.shape[:-2], orders, parts, -1, stack.shape[-1])
+
+
+def _sum_of_products(terms: Sequence[tuple[Coefficient, Coefficient, float]]) -> Coefficient:
+    """Σ weight·x·y over terms (x, y, weight); at least one."""
     total: Coefficient | None = None
     for x, y, weight in terms:
-        total = _add_product(f, total, x if weight == 1 else tuple(plane * weight for plane in x), y)
+        total = _add_product(total, x if weight == 1 else tuple(plane * weight for plane in x), y)
     assert total is not None
     return total
 
 
-def _add_product(f: Bilinear, total: Coefficient | None, x: Coefficient, y: Coefficient) -> Coefficient:
-    """Total + f(x, y) by planes: real times real, real times complex, or complex times complex."""
+def _add_product(total: Coefficient | None, x: Coefficient, y: Coefficient) -> Coefficient:
+    """Total + x·y by planes: real times real, real times complex, or complex times complex."""
 
     def add_to(plane: Tensor | None, p: Tensor, q: Tensor, sign: int = 1) -> Tensor:
-        return f.apply(p, q) if plane is None else f.accumulate(plane, p, q, sign)
+        return p * q if plane is None else torch.addcmul(plane, p, q, value=sign)
 
     sums = total or (None, None)
     if len(x) == 2 and len(y) == 2:

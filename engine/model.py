@@ -215,8 +215,8 @@ def _attention(
         d_heads = _split(d_mixed, heads)
         d_scores = _pull_softmax(attention, jet.matmul(d_heads, _transpose(v)))
         dx_q, d_wq = pull_q(_merge(jet.scale(jet.matmul(d_scores, k), root)))
-        dx_k, d_wk = pull_k(_merge(jet.matmul(_transpose(d_scores), q)))
-        dx_v, d_wv = pull_v(_merge(jet.matmul(_transpose(attention), d_heads)))
+        dx_k, d_wk = pull_k(_merge(jet.matmul_transposed(d_scores, q)))
+        dx_v, d_wv = pull_v(_merge(jet.matmul_transposed(attention, d_heads)))
         gradients = {"attn_wq": d_wq, "attn_wk": d_wk, "attn_wv": d_wv, "attn_wo": d_wo}
         return jet.add(jet.add(dx_q, dx_k), dx_v), gradients
 
@@ -227,7 +227,7 @@ def _linear(x: Jet, weight: Jet) -> tuple[Jet, Callable[[Jet], tuple[Jet, Jet]]]
     """X Wᵀ, for W of shape [outputs, inputs]."""
 
     def pull(dy: Jet) -> tuple[Jet, Jet]:
-        return jet.matmul(dy, weight), jet.matmul(_transpose(dy), x)
+        return jet.matmul(dy, weight), jet.matmul_transposed(dy, x)
 
     return jet.matmul(x, _transpose(weight)), pull
 

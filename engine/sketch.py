@@ -8,8 +8,11 @@ own directions, the result is the same to the bit.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import platform
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +25,22 @@ from engine.compiled import worth_fusing
 from engine.configuration import SketchConfiguration
 from engine.directions import directions, planes
 from engine.documents import Documents
-from engine.errors import ConfigurationError
+from engine.errors import ArtifactError, ConfigurationError
 from engine.jet import Jet
-from engine.store import MANIFEST, PARAMETERS, Artifact, Execution, Manifest, Plan, Source, Workspace, open_artifact
+from engine.store import (
+    MANIFEST,
+    PARAMETERS,
+    Artifact,
+    Execution,
+    Manifest,
+    Plan,
+    Source,
+    Workspace,
+    open_artifact,
+    save_tensors,
+)
 from engine.train import Progress, Step, along_directions, constant_jets, schedule, train
+from engine.workers import one_thread, train_blocks
 
 PLANE_NAMES = ("real", "imaginary")
 
@@ -36,6 +51,7 @@ def build(
     destination: Path,
     *,
     device: str = "cpu",
+    workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Artifact:
     """Build a sketch, or go on with one, or return the one that is there already.
@@ -45,6 +61,8 @@ def build(
         configuration: what to build.
         destination: directory of the artifact; its parent exists or can be made.
         device: "cpu", or a CUDA device.
+        workers: processes that train blocks; they change nothing but the time. With more than one, a script needs
+            Python's usual ``if __name__ == "__main__":``.
         progress: called with the finished direction·steps and all of them. What an earlier attempt finished counts at
             once.
 
@@ -64,9 +82,12 @@ def build(
     with Workspace(destination, plan) as workspace:
         started = time.monotonic()
         try:
-            _fill(workspace, documents, plan, place, progress)
-        finally:
-            spent = workspace.seconds(time.monotonic() - started)
+            _fill(workspace, documents, plan, place, workers, progress)
+        except BaseException:
+            with contextlib.suppress(ArtifactError):  # the disk may be what failed; the first error is the one to tell
+                workspace.seconds(time.monotonic() - started)
+            raise
+        spent = workspace.seconds(time.monotonic() - started)
         return workspace.publish(
             Manifest(
                 plan=plan,
@@ -79,7 +100,6 @@ def build(
                     "numpy": np.__version__,
                     "python": platform.python_version(),
                 },
-                threads=torch.get_num_threads(),
                 build_seconds=spent,
                 created_at=datetime.now(UTC),
             )
@@ -168,18 +188,14 @@ def block_file(number: int) -> str:
 
 
 def _fill(
-    workspace: Workspace,
-    documents: Documents,
-    plan: Plan,
-    device: torch.device,
-    progress: Progress,
+    workspace: Workspace, documents: Documents, plan: Plan, device: torch.device, workers: int, progress: Progress
 ) -> None:
     """Train what the workspace doesn't have yet."""
     configuration = plan.configuration
     steps = schedule(configuration.model, configuration.training, documents, device)
-    total = configuration.directions * len(steps)
     if not workspace.has(PARAMETERS):
-        trained = train_ordinarily(configuration, steps)
+        with one_thread():
+            trained = train_ordinarily(configuration, steps)
         if not all(matrix.isfinite().all() for matrix in trained.values()):
             raise ConfigurationError(
                 "Training diverged: the parameters aren't finite. Lower learning_rate or raise epsilon."
@@ -190,22 +206,40 @@ def _fill(
             {f"initial.{name}": matrix.to(configuration.torch_dtype) for name, matrix in initial.items()}
             | {f"trained.{name}": matrix for name, matrix in trained.items()},
         )
-    for number, (start, stop) in enumerate(configuration.blocks):
-        done, size = start * len(steps), stop - start
-        if not workspace.has(block_file(number)):
-            rows = directions(configuration.ensemble, configuration.seed, documents.unit_count, start, stop)
+    total = configuration.directions * len(steps)
+    missing = [number for number in range(len(configuration.blocks)) if not workspace.has(block_file(number))]
+    left = sum(stop - start for start, stop in (configuration.blocks[number] for number in missing)) * len(steps)
+    done = total - left
+    progress(done, total)
 
-            def on_step(step: int, _: int, done: int = done, size: int = size) -> None:
-                progress(done + step * size, total)
+    def report(directions: int) -> None:
+        nonlocal done
+        done += directions
+        progress(done, total)
 
-            trained_jets = train_block(configuration, steps, rows, fuse=plan.execution.fused, on_step=on_step)
-            block = coefficients(trained_jets)
-            if not all(tensor.isfinite().all() for tensor in block.values()):
-                raise ConfigurationError(
-                    "The expansion of training isn't finite along some direction: lower degree, or raise epsilon."
-                )
-            workspace.save(block_file(number), block)
-        progress(done + size * len(steps), total)
+    train_one = functools.partial(_train_and_save, plan, documents, workspace.path, device)
+    train_blocks(train_one, missing, workers=workers, report=report)
+
+
+def _train_and_save(
+    plan: Plan, documents: Documents, workspace: Path, device: torch.device, number: int, report: Callable[[int], None]
+) -> None:
+    """Train one block and write it to the workspace; runs in a worker, or here."""
+    configuration = plan.configuration
+    start, stop = configuration.blocks[number]
+    trained = train_block(
+        configuration,
+        schedule(configuration.model, configuration.training, documents, device),
+        directions(configuration.ensemble, configuration.seed, documents.unit_count, start, stop),
+        fuse=plan.execution.fused,
+        on_step=lambda step, steps: report(stop - start),
+    )
+    block = coefficients(trained)
+    if not all(tensor.isfinite().all() for tensor in block.values()):
+        raise ConfigurationError(
+            "The expansion of training isn't finite along some direction: lower degree, or raise epsilon."
+        )
+    save_tensors(workspace / block_file(number), block)
 
 
 def _existing(destination: Path, plan: Plan) -> Artifact:

@@ -83,7 +83,6 @@ class Manifest:
         direction_probe: a few numbers of the first and the last direction: [real, imaginary] pairs.
         files: by name.
         versions: of the libraries that took part.
-        threads: of the processor.
         build_seconds: wall time, over all attempts.
         created_at: UTC.
     """
@@ -95,7 +94,6 @@ class Manifest:
     direction_probe: list[tuple[float, float]]
     files: dict[str, File]
     versions: dict[str, str]
-    threads: int
     build_seconds: float
     created_at: datetime
     format: Literal["neverseen-sketch"] = FORMAT
@@ -169,6 +167,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path.name} isn't a readable safetensors file.") from error
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; it gets its name once it is on disk.
+
+    Raises:
+        ArtifactError: no space, or no right to write.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, temporary)
+        _flush(temporary)
+        temporary.rename(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ArtifactError(f"{path.name} can't be written: {_reason(error)}.") from error
+
+
 class Workspace:
     """The directory in which a build grows, until `publish` gives it its name.
 
@@ -207,19 +221,12 @@ class Workspace:
         return (self.path / name).exists()
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write a safetensors file; it gets its name once it is on disk.
+        """Write a safetensors file.
 
         Raises:
-            ArtifactError: no space, or no right to write.
+            ArtifactError: as `save_tensors`.
         """
-        temporary = self.path / (name + ".tmp")
-        try:
-            save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, temporary)
-            _flush(temporary)
-            temporary.rename(self.path / name)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise ArtifactError(f"{name} can't be written: {_reason(error)}.") from error
+        save_tensors(self.path / name, tensors)
 
     def describe(self) -> dict[str, File]:
         """Size and checksum of every tensor file."""

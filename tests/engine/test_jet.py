@@ -55,6 +55,7 @@ def assert_equal(found: Jet, expected: Tensor) -> None:
 
 RULES: dict[str, tuple[Callable[..., Jet], Callable[..., Tensor], int, bool]] = {
     "multiply": (jet.multiply, lambda x, y: x * y, 2, False),
+    "matmul transposed": (jet.matmul_transposed, lambda x, y: x.transpose(-1, -2) @ y, 2, False),
     "matmul": (lambda x, y: jet.matmul(x, transposed(y)), lambda x, y: x @ y.transpose(-1, -2), 2, False),
     "add": (jet.add, lambda x, y: x + y, 2, False),
     "subtract": (jet.subtract, lambda x, y: x - y, 2, False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,29 @@ def test_the_result_does_not_depend_on_the_block_size(
         build(documents, dataclasses.replace(configuration, block=block), path)
         for name, tensor in coefficients(path).items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-10, atol=1e-14)
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers_to_the_bit(
+    built: Path, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    steps: list[int] = []
+    artifact = build(
+        documents, configuration, tmp_path / "a", workers=2, progress=lambda done, total: steps.append(done)
+    )
+    assert artifact.manifest.files == open_artifact(built).manifest.files
+    assert steps == sorted(steps)
+    assert steps[-1] == configuration.directions * len(documents)
+
+
+def test_what_a_worker_is_refused_ends_the_build_with_its_error(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    def remove_the_workspace(done: int, total: int) -> None:
+        shutil.rmtree(tmp_path / "a.partial", ignore_errors=True)
+
+    with pytest.raises(ArtifactError, match=r"block-0000\d.safetensors can't be written"):
+        build(documents, configuration, tmp_path / "a", workers=2, progress=remove_the_workspace)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_sketch_of_fewer_directions_is_a_prefix(

@@ -1,0 +1,82 @@
+# Everything starts here; needs nothing but make and Python 3.11 or newer.
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+BIN := $(VENV)/bin
+# The first of these that works makes the environment; `make PYTHON=/path/to/python` says which.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+# Where Linux without an NVIDIA driver finds torch without CUDA, which is a tenth of the size.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# A catalog for the checks of the migrations.
+SCRATCH := $(VENV)/scratch.sqlite
+ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo serve test check lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+setup: $(INSTALLED) ## make .venv, and install what is missing there
+	@echo '$(VENV) is ready'
+
+demo: $(INSTALLED) ## train on real names, answer, compare with retraining, serve
+	@$(BIN)/neverseen demo
+
+serve: $(INSTALLED) ## serve the catalog in ./var
+	@$(BIN)/neverseen serve
+
+test: lint ## every check and every test
+	$(BIN)/pytest --quiet
+
+check: test ## the same as test
+
+lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrations
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --no-error-summary
+	$(call quietly,$(BIN)/lint-imports --no-logo)
+	@rm -f $(SCRATCH)*
+	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic upgrade head)
+	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic check)
+	@rm -f $(SCRATCH)*
+
+bench: $(INSTALLED) ## time the engine beside plain torch
+	@$(BIN)/python -m engine bench
+
+clean: ## remove .venv, builds and caches; ./var with the catalog stays
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find app engine migrations tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Says what runs; what it prints only where it fails.
+quietly = @echo '$(1)'; said=$$($(1) 2>&1) || { echo "$$said"; exit 1; }
+
+# Ends with $$python being the first that is new enough and can make environments, or says what to install.
+define find_python
+for python in $(PYTHON) ''; do \
+    "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+done; \
+if [ -z "$$python" ]; then \
+    echo 'Python 3.11 or newer, with venv, is needed; tried: $(PYTHON).' >&2; \
+    echo 'Install it (Debian, Ubuntu: apt install python3-venv), or say where it is: make PYTHON=/path/to/python' >&2; \
+    exit 2; \
+fi
+endef
+
+# An environment without pip was interrupted, or its Python is gone: made anew.
+$(INSTALLED): pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    $(find_python); \
+	    echo "Making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV); \
+	}
+	@echo 'Installing into $(VENV): takes minutes the first time'
+	@# Only a shortcut: where it fails, the next line takes the torch that it finds.
+	@if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+	    $(PIP_INSTALL) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_CPU_INDEX) $(TORCH) 2>/dev/null || true; \
+	fi
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

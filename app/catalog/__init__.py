@@ -1,0 +1,69 @@
+"""The catalog: every query of the application, as functions.
+
+They take a session first, flush, and never commit: the transaction is their caller's (`app.db.transaction`). What
+they refuse they refuse with an error of `app.errors` or `engine.errors`, before anything is written.
+"""
+
+from app.catalog.datasets import (
+    add_dataset,
+    get_dataset,
+    list_datasets,
+    list_documents,
+    list_units,
+    load_documents,
+)
+from app.catalog.deletion import (
+    ByDocuments,
+    BySubset,
+    ByUnits,
+    Containing,
+    Deletion,
+    Matching,
+    ResolvedDeletion,
+    SubsetRule,
+    resolve_units,
+)
+from app.catalog.pages import Page
+from app.catalog.sketches import (
+    check_sketch,
+    current_versions,
+    get_sketch,
+    get_version,
+    list_sketches,
+    list_versions,
+    promote,
+    register_version,
+    retire,
+)
+from app.catalog.subsets import add_subset, get_subset, list_subsets
+
+__all__ = [
+    "ByDocuments",
+    "BySubset",
+    "ByUnits",
+    "Containing",
+    "Deletion",
+    "Matching",
+    "Page",
+    "ResolvedDeletion",
+    "SubsetRule",
+    "add_dataset",
+    "add_subset",
+    "check_sketch",
+    "current_versions",
+    "get_dataset",
+    "get_sketch",
+    "get_subset",
+    "get_version",
+    "list_datasets",
+    "list_documents",
+    "list_sketches",
+    "list_subsets",
+    "list_units",
+    "list_versions",
+    "load_documents",
+    "promote",
+    "register_version",
+    "resolve_units",
+    "retire",
+]

@@ -1,0 +1,121 @@
+"""Datasets with their documents and units. A dataset is written once and never changes."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy import Select, func, insert, select
+from sqlalchemy.orm import Session
+
+from app.catalog.pages import Page, existing, page, unique
+from app.errors import ConflictError, NotFoundError
+from app.names import check_name, check_printable, is_name, shown
+from app.tables import Dataset, Document, Subset, SubsetMember, Unit
+from engine.documents import Documents
+
+Row = TypeVar("Row", Document, Unit)
+
+
+def add_dataset(session: Session, *, name: str, documents: Documents, description: str = "") -> Dataset:
+    """Write a dataset with its documents and units.
+
+    Raises:
+        ConflictError: the name is taken, be it by the same documents.
+        InvalidTextError: the name or the description can't be stored.
+    """
+    check_name(name, "dataset")
+    check_printable(description, "description")
+    taken = session.scalar(select(Dataset.fingerprint).where(Dataset.name == name))
+    if taken is not None:
+        same = "with the same documents: use it" if taken == documents.fingerprint else "with other documents"
+        raise ConflictError(
+            f"There is a dataset {name!r} already, {same}. A dataset never changes; choose another name."
+        )
+    dataset = Dataset(
+        name=name,
+        description=description,
+        fingerprint=documents.fingerprint,
+        vocabulary=documents.vocabulary,
+        document_count=len(documents),
+        unit_count=documents.unit_count,
+        has_subjects=documents.has_subjects,
+    )
+    with unique(session, f"There is a dataset {name!r} already: it was added a moment ago. Choose another name."):
+        session.add(dataset)
+    session.execute(
+        insert(Unit),
+        [{"dataset_id": dataset.id, "number": u, "name": unit} for u, unit in enumerate(documents.unit_names)],
+    )
+    session.execute(
+        insert(Document),
+        [
+            {"dataset_id": dataset.id, "number": i, "unit_number": unit, "text": text}
+            for i, (text, unit) in enumerate(zip(documents.texts, documents.unit_of, strict=True))
+        ],
+    )
+    return dataset
+
+
+def get_dataset(session: Session, name: str) -> Dataset:
+    """The dataset of a name.
+
+    Raises:
+        NotFoundError: there is none; the message names those that there are.
+    """
+    dataset = session.scalar(select(Dataset).where(Dataset.name == name)) if is_name(name) else None
+    if dataset is None:
+        raise NotFoundError(f"There is no dataset {shown(name)}. {existing(session, Dataset.name)}")
+    return dataset
+
+
+def list_datasets(session: Session, *, limit: int, offset: int) -> Page[Dataset]:
+    """Datasets by name."""
+    return page(session, select(Dataset).order_by(Dataset.name), limit=limit, offset=offset)
+
+
+def load_documents(session: Session, dataset: Dataset) -> Documents:
+    """All documents of a dataset, as the engine takes them."""
+    rows = session.execute(
+        select(Document.text, Document.unit_number).where(Document.dataset_id == dataset.id).order_by(Document.number)
+    ).all()
+    unit_names = session.scalars(select(Unit.name).where(Unit.dataset_id == dataset.id).order_by(Unit.number)).all()
+    return Documents(
+        texts=tuple(text for text, _ in rows),
+        unit_of=tuple(unit for _, unit in rows),
+        unit_names=tuple(unit_names),
+        has_subjects=dataset.has_subjects,
+    )
+
+
+def list_documents(
+    session: Session,
+    dataset: Dataset,
+    *,
+    contains: str | None = None,
+    subset: Subset | None = None,
+    limit: int,
+    offset: int,
+) -> Page[Document]:
+    """Documents in training order: all, those that contain a substring (case counts), those that a subset deletes."""
+    query = select(Document).where(Document.dataset_id == dataset.id).order_by(Document.number)
+    if contains is not None:
+        check_printable(contains, "substring")
+        # LIKE ignores case on SQLite and not on PostgreSQL; REPLACE is exact on both.
+        query = query.where(func.replace(Document.text, contains, "") != Document.text)
+    if subset is not None:
+        query = query.where(Document.unit_number.in_(_members(subset)))
+    return page(session, query, limit=limit, offset=offset)
+
+
+def list_units(
+    session: Session, dataset: Dataset, *, subset: Subset | None = None, limit: int, offset: int
+) -> Page[Unit]:
+    """Units by number; where a subset is given, only its members."""
+    query = select(Unit).where(Unit.dataset_id == dataset.id).order_by(Unit.number)
+    if subset is not None:
+        query = query.where(Unit.number.in_(_members(subset)))
+    return page(session, query, limit=limit, offset=offset)
+
+
+def _members(subset: Subset) -> Select[int]:
+    return select(SubsetMember.unit_number).where(SubsetMember.subset_id == subset.id)

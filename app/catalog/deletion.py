@@ -1,0 +1,205 @@
+"""From what somebody wants deleted to the units that are: the checks that make a deletion set one.
+
+A deletion set is a set of units. Documents can be named instead, all those of a unit together; texts choose each unit
+with at least one matching document. It is neither empty nor the whole dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.catalog.matching import matching
+from app.catalog.pages import batches, existing
+from app.errors import NotFoundError
+from app.names import check_printable, is_name, shown
+from app.tables import Dataset, Document, Subset, SubsetMember, Unit
+from engine.errors import DeletionSetError
+
+
+@dataclass(frozen=True)
+class ByDocuments:
+    """The units of these document numbers."""
+
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True)
+class ByUnits:
+    """The units of these names."""
+
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class BySubset:
+    """The units of a named subset."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Containing:
+    """The units with a document that contains this substring; case counts."""
+
+    substring: str
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The units with a document in which this regular expression of Python's finds a match."""
+
+    pattern: str
+
+
+Deletion: TypeAlias = ByDocuments | ByUnits | BySubset
+SubsetRule: TypeAlias = ByDocuments | ByUnits | Containing | Matching
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedDeletion:
+    """The deletion set: its unit numbers, sorted, and the number of its documents."""
+
+    units: list[int]
+    documents: int
+
+
+def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetRule) -> ResolvedDeletion:
+    """The units that a deletion takes away.
+
+    Raises:
+        NotFoundError: an unknown subset or unit.
+        DeletionSetError: documents out of range, repeated, or a part of a unit; nothing or everything deleted.
+        PatternError: an unusable regular expression.
+    """
+    match delete:
+        case ByDocuments(numbers):
+            units = _units_of_documents(session, dataset, numbers)
+        case ByUnits(names):
+            units = _units_of_names(session, dataset, names)
+        case BySubset(name):
+            units = _units_of_subset(session, dataset, name)
+        case Containing(substring):
+            check_printable(substring, "substring")
+            units = _units_where(session, dataset, lambda texts: [substring in text for text in texts])
+        case Matching(pattern):
+            check_printable(pattern, "regular expression")
+            units = _units_where(session, dataset, lambda texts: matching(pattern, texts))
+    if not units:
+        raise DeletionSetError(f"The deletion set is empty: nothing in the dataset {dataset.name!r} is chosen.")
+    if len(units) == dataset.unit_count:
+        raise DeletionSetError(
+            f"The deletion set is the whole dataset {dataset.name!r}: no training data would be left to predict from."
+            " Leave at least one unit."
+        )
+    counts = _document_counts(session, dataset, units) if dataset.has_subjects else dict.fromkeys(units, 1)
+    return ResolvedDeletion(units=units, documents=sum(counts.values()))
+
+
+def get_subset(session: Session, dataset: Dataset, name: str) -> Subset:
+    """The subset of a name.
+
+    Raises:
+        NotFoundError: the dataset has none; the message names those that it has.
+    """
+    query = select(Subset).where(Subset.dataset_id == dataset.id, Subset.name == name)
+    subset = session.scalar(query) if is_name(name) else None
+    if subset is None:
+        known = existing(session, Subset.name, Subset.dataset_id == dataset.id)
+        raise NotFoundError(f"There is no subset {shown(name)} of the dataset {dataset.name!r}. {known}")
+    return subset
+
+
+def _units_of_documents(session: Session, dataset: Dataset, numbers: Sequence[int]) -> list[int]:
+    wrong = next((number for number in numbers if not 0 <= number < dataset.document_count), None)
+    if wrong is not None:
+        last = dataset.document_count - 1
+        raise DeletionSetError(
+            f"There is no document {shown(wrong)}: those of the dataset {dataset.name!r} are numbered from 0 to {last}."
+        )
+    _refuse_repetition(numbers, "document")
+    if not dataset.has_subjects:
+        return sorted(numbers)  # every document is the unit of the same number
+    unit_of: dict[int, int] = {}
+    for batch in batches(numbers):
+        rows = session.execute(
+            select(Document.number, Document.unit_number).where(
+                Document.dataset_id == dataset.id, Document.number.in_(batch)
+            )
+        )
+        unit_of.update((number, unit) for number, unit in rows)
+    named = Counter(unit_of.values())
+    units = sorted(named)
+    for unit, count in _document_counts(session, dataset, units).items():
+        if named[unit] < count:
+            _refuse_part(session, dataset, unit, frozenset(numbers))
+    return units
+
+
+def _refuse_part(session: Session, dataset: Dataset, unit: int, named: frozenset[int]) -> None:
+    whole = session.scalars(
+        select(Document.number)
+        .where(Document.dataset_id == dataset.id, Document.unit_number == unit)
+        .order_by(Document.number)
+    ).all()
+    missing = [number for number in whole if number not in named]
+    inside = next(number for number in whole if number in named)
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    raise DeletionSetError(
+        f"Document {inside} belongs to unit {unit}, which is deleted whole or not at all:"
+        f" add document {', '.join(map(str, missing[:5]))}{more}, or name the unit."
+    )
+
+
+def _units_of_names(session: Session, dataset: Dataset, names: Sequence[str]) -> list[int]:
+    _refuse_repetition(names, "unit")
+    found: dict[str, int] = {}
+    # A name that isn't printable is nobody's: it needn't reach the database, which might not even take it.
+    for batch in batches([name for name in names if name.isprintable()]):
+        rows = session.execute(
+            select(Unit.name, Unit.number).where(Unit.dataset_id == dataset.id, Unit.name.in_(batch))
+        )
+        found.update((name, number) for name, number in rows)
+    unknown = next((name for name in names if name not in found), None)
+    if unknown is not None:
+        raise NotFoundError(
+            f"There is no unit {shown(unknown)} in the dataset {dataset.name!r}; its list of units names all of them."
+        )
+    return sorted(found.values())
+
+
+def _units_of_subset(session: Session, dataset: Dataset, name: str) -> list[int]:
+    subset = get_subset(session, dataset, name)
+    members = select(SubsetMember.unit_number).where(SubsetMember.subset_id == subset.id)
+    return list(session.scalars(members.order_by(SubsetMember.unit_number)))
+
+
+def _units_where(session: Session, dataset: Dataset, choose: Callable[[Sequence[str]], Sequence[bool]]) -> list[int]:
+    rows = session.execute(
+        select(Document.text, Document.unit_number).where(Document.dataset_id == dataset.id).order_by(Document.number)
+    ).all()
+    chosen = choose([text for text, _ in rows])
+    return sorted({unit for (_, unit), is_chosen in zip(rows, chosen, strict=True) if is_chosen})
+
+
+def _document_counts(session: Session, dataset: Dataset, units: Sequence[int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for batch in batches(units):
+        rows = session.execute(
+            select(Document.unit_number, func.count())
+            .where(Document.dataset_id == dataset.id, Document.unit_number.in_(batch))
+            .group_by(Document.unit_number)
+        )
+        counts.update((unit, count) for unit, count in rows)
+    return counts
+
+
+def _refuse_repetition(items: Iterable[object], what: str) -> None:
+    repeated = next((item for item, count in Counter(items).items() if count > 1), None)
+    if repeated is not None:
+        raise DeletionSetError(f"The {what} {shown(repeated)} is named more than once; name it once.")

@@ -1,0 +1,233 @@
+"""Sketches and their versions: rows about artifacts that are complete. One version of a sketch is current."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Select, func, select, update
+from sqlalchemy.orm import Session, contains_eager, joinedload
+
+from app.catalog.pages import Page, existing, page, unique
+from app.errors import ConflictError, InvalidTextError, NotFoundError
+from app.names import check_name, check_printable, is_name, shown
+from app.tables import Dataset, Sketch, SketchVersion
+
+
+def register_version(
+    session: Session,
+    *,
+    sketch: str,
+    dataset: Dataset,
+    location: str,
+    checksum: str,
+    configuration: dict[str, Any],
+    size_bytes: int,
+) -> SketchVersion:
+    """Write a finished artifact as the next version of a sketch, and make it current.
+
+    The sketch is made where it is new. The same artifact again is the version that it already is.
+
+    Args:
+        session: a writing transaction.
+        sketch: its name.
+        dataset: what the sketch was built from.
+        location: of the artifact, relative to the artifacts directory.
+        checksum: of the artifact.
+        configuration: that it was built with; JSON with finite numbers.
+        size_bytes: of the artifact.
+
+    Raises:
+        ConflictError: the sketch is another dataset's, or the location holds another artifact.
+        InvalidTextError: a name, location or configuration that can't be stored.
+    """
+    check_name(sketch, "sketch")
+    _check_location(location)
+    _check_finite(configuration)
+    _lock(session, sketch)
+    row = session.scalar(select(Sketch).where(Sketch.name == sketch))
+    if row is None:
+        row = Sketch(name=sketch, dataset=dataset)
+        with unique(session, f"There is a sketch {sketch!r} already: it was added a moment ago. Try again."):
+            session.add(row)
+    if row.dataset_id != dataset.id:
+        raise ConflictError(_other_dataset(sketch, dataset.name))
+    same = session.scalar(
+        select(SketchVersion).where(SketchVersion.sketch_id == row.id, SketchVersion.location == location)
+    )
+    if same is not None:
+        if same.checksum == checksum:
+            return get_version(session, sketch, same.number)
+        raise ConflictError(
+            f"The location of {same.label} now holds another artifact. Artifacts never change; build into a new place."
+        )
+    last = session.scalar(select(func.max(SketchVersion.number)).where(SketchVersion.sketch_id == row.id))
+    version = SketchVersion(
+        sketch=row,
+        number=(last or 0) + 1,
+        location=location,
+        checksum=checksum,
+        configuration=configuration,
+        size_bytes=size_bytes,
+    )
+    with unique(session, f"Another version of {sketch!r} was registered in this moment. Try again."):
+        session.add(version)
+    current = session.scalar(select(SketchVersion.number).where(SketchVersion.id == row.current_version_id))
+    promote(session, sketch=sketch, version=version.number, expected=current)
+    return version
+
+
+def check_sketch(session: Session, sketch: str, dataset: str) -> None:
+    """Make sure, before a long build, that its result can be registered.
+
+    Raises:
+        ConflictError: the sketch is another dataset's.
+        InvalidTextError: the name can't be stored.
+    """
+    check_name(sketch, "sketch")
+    row = session.scalar(_sketches().where(Sketch.name == sketch))
+    if row is not None and row.dataset.name != dataset:
+        raise ConflictError(_other_dataset(sketch, dataset))
+
+
+def promote(session: Session, *, sketch: str, version: int, expected: int | None) -> None:
+    """Make a version current, if the current one is still the expected one.
+
+    Args:
+        session: a writing transaction.
+        sketch: its name.
+        version: the number of the version to serve from now on.
+        expected: the number of the version that is current now, None where there is none.
+
+    Raises:
+        NotFoundError: an unknown sketch or version.
+        ConflictError: another version is current, or the version is retired.
+    """
+    _lock(session, sketch)
+    wanted = get_version(session, sketch, version)
+    if wanted.state != "ready":
+        raise ConflictError(f"{wanted.label} is {wanted.state} and can't be made current.")
+    known = None if expected is None else get_version(session, sketch, expected).id
+    swapped = session.execute(
+        update(Sketch)
+        .where(Sketch.id == wanted.sketch_id, Sketch.current_version_id.is_not_distinct_from(known))
+        .values(current_version_id=wanted.id)
+        .execution_options(synchronize_session=False)
+    )
+    if cast("CursorResult[Any]", swapped).rowcount != 1:
+        was = "none" if expected is None else f"version {expected}"
+        raise ConflictError(
+            f"The current version of {sketch!r} isn't {was} any more: somebody else moved it. Look again, then decide."
+        )
+    session.refresh(wanted.sketch)
+
+
+def retire(session: Session, *, sketch: str, version: int) -> SketchVersion:
+    """Take a version out of service; its number stays taken.
+
+    Raises:
+        NotFoundError: an unknown sketch or version.
+        ConflictError: it is the current version.
+    """
+    _lock(session, sketch)
+    row = get_version(session, sketch, version)
+    if row.sketch.current_version_id == row.id:
+        raise ConflictError(f"{row.label} is the current version; make another one current before retiring it.")
+    row.state = "retired"
+    session.flush()
+    return row
+
+
+def get_sketch(session: Session, name: str) -> Sketch:
+    """The sketch of a name, with its dataset and current version.
+
+    Raises:
+        NotFoundError: there is none; the message names those that there are.
+    """
+    sketch = session.scalar(_sketches().where(Sketch.name == name)) if is_name(name) else None
+    if sketch is None:
+        raise NotFoundError(f"There is no sketch {shown(name)}. {existing(session, Sketch.name)}")
+    return sketch
+
+
+def get_version(session: Session, sketch: str, number: int | None = None) -> SketchVersion:
+    """A version of a sketch, with the sketch and its dataset.
+
+    Args:
+        session: any transaction.
+        sketch: its name.
+        number: of the version; None is the current one.
+
+    Raises:
+        NotFoundError: an unknown sketch or version; the message names those that there are.
+    """
+    row = get_sketch(session, sketch)
+    query = _versions().where(SketchVersion.sketch_id == row.id)
+    if number is None:
+        query = query.where(SketchVersion.id == Sketch.current_version_id)
+    else:
+        query = query.where(SketchVersion.number == number)
+    version = session.scalar(query)
+    if version is not None:
+        return version
+    if number is None:
+        raise NotFoundError(f"The sketch {sketch!r} has no current version.")
+    last = session.scalar(select(func.max(SketchVersion.number)).where(SketchVersion.sketch_id == row.id))
+    known = "It has none yet." if last is None else f"Its versions are numbered from 1 to {last}."
+    raise NotFoundError(f"The sketch {sketch!r} has no version {shown(number)}. {known}")
+
+
+def current_versions(session: Session) -> list[SketchVersion]:
+    """The current version of every sketch that has one, by the sketch's name."""
+    query = _versions().where(SketchVersion.id == Sketch.current_version_id).order_by(Sketch.name)
+    return list(session.scalars(query))
+
+
+def list_sketches(session: Session, *, limit: int, offset: int) -> Page[Sketch]:
+    """Sketches by name, with their datasets and current versions."""
+    return page(session, _sketches().order_by(Sketch.name), limit=limit, offset=offset)
+
+
+def list_versions(session: Session, sketch: Sketch, *, limit: int, offset: int) -> Page[SketchVersion]:
+    """Versions of a sketch, the newest first."""
+    query = _versions().where(SketchVersion.sketch_id == sketch.id).order_by(SketchVersion.number.desc())
+    return page(session, query, limit=limit, offset=offset)
+
+
+def _other_dataset(sketch: str, dataset: str) -> str:
+    return f"The sketch {sketch!r} is one of another dataset than {dataset!r}; choose another name for it."
+
+
+def _lock(session: Session, sketch: str) -> None:
+    # What is read afterwards stays true until the end of the transaction (SQLite's writers take turns anyhow).
+    session.execute(select(Sketch.id).where(Sketch.name == sketch).with_for_update())
+
+
+def _sketches() -> Select[Sketch]:
+    query = select(Sketch).options(joinedload(Sketch.dataset), joinedload(Sketch.current_version))
+    return query.execution_options(populate_existing=True)
+
+
+def _versions() -> Select[SketchVersion]:
+    return (
+        select(SketchVersion)
+        .join(Sketch, SketchVersion.sketch_id == Sketch.id)
+        .join(Dataset, Sketch.dataset_id == Dataset.id)
+        .options(contains_eager(SketchVersion.sketch).contains_eager(Sketch.dataset))
+        .execution_options(populate_existing=True)
+    )
+
+
+def _check_location(location: str) -> None:
+    check_printable(location, "location")
+    path = PurePosixPath(location)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in location:
+        raise InvalidTextError("The location must be a path within the artifacts directory, with forward slashes.")
+
+
+def _check_finite(configuration: dict[str, Any]) -> None:
+    try:
+        json.dumps(configuration, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidTextError(f"The configuration isn't JSON with finite numbers: {error}.") from error

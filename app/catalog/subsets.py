@@ -1,0 +1,63 @@
+"""Subsets: deletion sets with a name, chosen once by a rule and stored as units."""
+
+from __future__ import annotations
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from app.catalog.deletion import ByDocuments, ByUnits, Containing, Matching, SubsetRule, get_subset, resolve_units
+from app.catalog.pages import Page, page, unique
+from app.errors import ConflictError
+from app.names import check_name
+from app.tables import Dataset, Subset, SubsetMember
+
+__all__ = ["add_subset", "get_subset", "list_subsets"]
+
+
+def add_subset(session: Session, *, dataset: Dataset, name: str, rule: SubsetRule) -> Subset:
+    """Write a subset with the units that its rule chooses.
+
+    Raises:
+        ConflictError: the dataset has a subset of this name.
+        InvalidTextError: the name can't be stored.
+        NotFoundError, DeletionSetError, PatternError: as `resolve_units`.
+    """
+    check_name(name, "subset")
+    taken = f"The dataset {dataset.name!r} has a subset {name!r} already. A subset never changes; choose another name."
+    if session.scalar(select(Subset.id).where(Subset.dataset_id == dataset.id, Subset.name == name)) is not None:
+        raise ConflictError(taken)
+    kind, pattern = _stored(rule)
+    chosen = resolve_units(session, dataset, rule)
+    subset = Subset(
+        dataset=dataset,
+        name=name,
+        kind=kind,
+        pattern=pattern,
+        document_count=chosen.documents,
+        unit_count=len(chosen.units),
+    )
+    with unique(session, taken):
+        session.add(subset)
+    session.execute(
+        insert(SubsetMember),
+        [{"subset_id": subset.id, "dataset_id": dataset.id, "unit_number": unit} for unit in chosen.units],
+    )
+    return subset
+
+
+def list_subsets(session: Session, dataset: Dataset, *, limit: int, offset: int) -> Page[Subset]:
+    """Subsets of a dataset by name."""
+    query = select(Subset).where(Subset.dataset_id == dataset.id).order_by(Subset.name)
+    return page(session, query, limit=limit, offset=offset)
+
+
+def _stored(rule: SubsetRule) -> tuple[str, str | None]:
+    match rule:
+        case ByDocuments():
+            return "documents", None
+        case ByUnits():
+            return "units", None
+        case Containing(substring):
+            return "contains", substring
+        case Matching(pattern):
+            return "matches", pattern

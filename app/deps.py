@@ -1,0 +1,67 @@
+"""What routes depend on: sessions, the predictor, the settings, and parameters that several routes take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from fastapi import Depends, Path, Query, Request
+from sqlalchemy.orm import Session
+
+from app.db import transaction
+from app.names import NAME_PATTERN
+from app.predictor import Predictor
+from app.settings import Settings
+
+_MAX_SQL_INTEGER: Final = 2**31 - 1
+
+
+def get_session(request: Request) -> Iterator[Session]:
+    """A transaction that reads."""
+    with transaction(request.app.state.database, writes=False) as session:
+        yield session
+
+
+def get_writing_session(request: Request) -> Iterator[Session]:
+    """A transaction that writes: committed before the answer is sent, or not at all."""
+    with transaction(request.app.state.database) as session:
+        yield session
+
+
+def get_predictor(request: Request) -> Predictor:
+    """The application's predictor."""
+    predictor: Predictor = request.app.state.predictor
+    return predictor
+
+
+def get_settings(request: Request) -> Settings:
+    """The application's settings."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+# Of scope "function", for otherwise the commit would come after the answer, and a failed one would have answered 200.
+Reading = Annotated[Session, Depends(get_session, scope="function")]
+Writing = Annotated[Session, Depends(get_writing_session, scope="function")]
+ThePredictor = Annotated[Predictor, Depends(get_predictor)]
+TheSettings = Annotated[Settings, Depends(get_settings)]
+
+
+def _name(what: str, example: str) -> object:
+    return Path(pattern=NAME_PATTERN, description=f"Name of the {what}.", openapi_examples={"demo": {"value": example}})
+
+
+DatasetName = Annotated[str, _name("dataset", "census-names")]
+SubsetName = Annotated[str, _name("subset", "has-x")]
+SketchName = Annotated[str, _name("sketch", "names")]
+VersionNumber = Annotated[
+    int, Path(ge=1, le=_MAX_SQL_INTEGER, description="Number of the version.", openapi_examples={"demo": {"value": 1}})
+]
+SubsetFilter = Annotated[
+    str | None, Query(alias="subset", pattern=NAME_PATTERN, description="Only those that this subset deletes.")
+]
+Contains = Annotated[
+    str | None, Query(min_length=1, max_length=200, description="Only those with this substring; case counts.")
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="The most items to answer.")]
+Offset = Annotated[int, Query(ge=0, le=_MAX_SQL_INTEGER, description="How many items to leave out before them.")]

@@ -1,0 +1,114 @@
+"""Everything that the application refuses, and the one table that gives each refusal, the engine's too, its status.
+
+A message says what is wrong, where, and what to change; it holds no file-system path and no person's identity. How an
+error is turned into an answer is `problems`' part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from engine.errors import (
+    ArtifactError,
+    ConfigurationError,
+    DegreeError,
+    DeletionSetError,
+    DocumentsError,
+    DownweightError,
+    QuestionError,
+    TextLengthError,
+    UnknownCharacterError,
+    WorkerError,
+)
+
+
+class AppError(Exception):
+    """Root of all errors that the application raises on purpose."""
+
+
+class NotFoundError(AppError):
+    """A name that the catalog doesn't know."""
+
+
+class ConflictError(AppError):
+    """A request that contradicts what the catalog holds, or that another one overtook."""
+
+
+class InvalidTextError(AppError):
+    """A name or text that can't be stored."""
+
+
+class PatternError(AppError):
+    """A regular expression that is invalid, or takes too long."""
+
+
+class UnavailableError(AppError):
+    """A part that is needed is away; it may come back."""
+
+
+class SchemaError(UnavailableError):
+    """A database whose schema isn't the one that this version of the application needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemType:
+    """What all problems of one class have in common.
+
+    Attributes:
+        status: of the HTTP answer.
+        slug: the last part of the problem's type, stable for programs to compare.
+        title: the same in words.
+    """
+
+    status: int
+    slug: str
+    title: str
+
+
+PROBLEM_TYPES: Final[dict[type[Exception], ProblemType]] = {
+    QuestionError: ProblemType(status=400, slug="question", title="Question that can't be answered"),
+    UnknownCharacterError: ProblemType(status=400, slug="unknown-character", title="Character outside the vocabulary"),
+    TextLengthError: ProblemType(status=400, slug="text-length", title="Text of a wrong length"),
+    DegreeError: ProblemType(status=400, slug="degree", title="Degree that the sketch doesn't have"),
+    DownweightError: ProblemType(status=400, slug="downweight", title="Downweight outside [0, 1]"),
+    DeletionSetError: ProblemType(status=400, slug="deletion-set", title="Deletion set that isn't one"),
+    DocumentsError: ProblemType(status=400, slug="documents", title="Malformed documents"),
+    ConfigurationError: ProblemType(status=400, slug="configuration", title="Configuration that can't be built"),
+    ArtifactError: ProblemType(status=500, slug="artifact", title="Damaged artifact"),
+    WorkerError: ProblemType(status=500, slug="worker", title="Build that ended early"),
+    NotFoundError: ProblemType(status=404, slug="not-found", title="Unknown name"),
+    ConflictError: ProblemType(status=409, slug="conflict", title="Conflict"),
+    InvalidTextError: ProblemType(status=400, slug="invalid-text", title="Text that can't be stored"),
+    PatternError: ProblemType(status=400, slug="pattern", title="Unusable regular expression"),
+    UnavailableError: ProblemType(status=503, slug="unavailable", title="Not available now"),
+    SchemaError: ProblemType(status=503, slug="schema", title="Database schema of another version"),
+}
+
+VALIDATION: Final = ProblemType(status=422, slug="validation", title="Request of the wrong form")
+NO_SUCH_ADDRESS: Final = ProblemType(status=404, slug="no-such-address", title="No such address")
+NO_SUCH_METHOD: Final = ProblemType(status=405, slug="no-such-method", title="No such method")
+TOO_LARGE: Final = ProblemType(status=413, slug="too-large", title="Body too large")
+INTERNAL: Final = ProblemType(status=500, slug="internal", title="Internal error")
+CATALOG_AWAY: Final = ProblemType(status=503, slug="catalog-away", title="Catalog not available now")
+
+PROBLEM_TYPES_OF_LIBRARIES: Final[dict[type[Exception], tuple[ProblemType, str]]] = {
+    OperationalError: (CATALOG_AWAY, "The catalog's database can't be reached or is busy; try again."),
+    PoolTimeoutError: (CATALOG_AWAY, "All connections to the catalog's database are in use; try again."),
+}
+"""Errors of libraries, with what to say in place of their messages, which hold SQL and addresses."""
+
+
+def problem_type(error: type[Exception]) -> ProblemType:
+    """The problem type of an error's class: its own, or that of its nearest ancestor.
+
+    Raises:
+        KeyError: neither the class nor an ancestor is in the table.
+    """
+    for ancestor in error.__mro__:
+        if ancestor in PROBLEM_TYPES:
+            return PROBLEM_TYPES[ancestor]
+    raise KeyError(error)

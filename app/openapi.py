@@ -1,0 +1,90 @@
+"""The OpenAPI document: what each operation may refuse, with examples, in the one shape of all problems.
+
+Descriptions and examples of bodies stand at the schemas and routes themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from app.errors import CATALOG_AWAY, PROBLEM_TYPES_OF_LIBRARIES, TOO_LARGE, VALIDATION, AppError, problem_type
+from app.problems import MEDIA_TYPE, Fault, Problem, problem
+from engine.errors import EngineError
+
+Responses = dict[int | str, dict[str, Any]]
+
+DESCRIPTION: Final = """\
+How would a model behave had some documents not been in its training data?
+
+A *dataset* holds documents in training order. A *unit* is the smallest thing that can be deleted: a document, or all
+documents of a subject. A *subset* is a named deletion set. A *sketch* is precomputed from the training run; its
+current *version* answers questions. `POST /predict` is the question: a sketch, what to delete, and what to measure.
+
+Deleted means: the documents' losses are multiplied by zero in the same training schedule. The standard error of an
+estimate comes from the sketch's random directions; the interval also allows for what is left out of the expansion.
+
+Every refusal is a problem (RFC 9457) of one shape, with the media type `application/problem+json`.
+"""
+
+TAGS: Final = [
+    {"name": "predict", "description": "The question that everything else serves."},
+    {"name": "datasets", "description": "Documents and units; a dataset never changes."},
+    {"name": "subsets", "description": "Named deletion sets of a dataset."},
+    {"name": "sketches", "description": "Sketches and their versions; they are built and registered offline."},
+    {"name": "health", "description": "For those who run the service."},
+]
+
+
+WRONG_PAGE: Final = "query.limit: Input should be less than or equal to 1000"
+WRONG_NAME: Final = "path.dataset: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"
+
+
+class Application(FastAPI):
+    """FastAPI; its OpenAPI document has the schema of problems, and docstrings' first sentences as summaries."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made at the first call."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= problem_schema.pop("$defs") | {"Problem": problem_schema}
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["summary"] = operation["description"].partition(".")[0].partition(":")[0]
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def declared(
+    *errors: AppError | EngineError, wrong: str | None = None, body: bool = False, catalog: bool = True
+) -> Responses:
+    """The errors of an operation, for its entry in the document.
+
+    Args:
+        errors: examples of what it refuses, with their messages.
+        wrong: an example of what has the wrong form, "place: message"; None where it takes no input.
+        body: whether it takes a body, which may be too large.
+        catalog: whether it needs the catalog's database.
+    """
+    problems = [problem(problem_type(type(error)), str(error)) for error in errors]
+    if wrong is not None:
+        location, _, message = wrong.partition(": ")
+        problems.append(problem(VALIDATION, wrong, [Fault(location=location, message=message)]))
+    if body:
+        problems.append(problem(TOO_LARGE, "The body is larger than 16777216 bytes; send less at once."))
+    if catalog:
+        problems.append(problem(*next(row for row in PROBLEM_TYPES_OF_LIBRARIES.values() if row[0] is CATALOG_AWAY)))
+    by_status: dict[int, list[Problem]] = {}
+    for one in problems:
+        by_status.setdefault(one.status, []).append(one)
+    return {status: _response(by_status[status]) for status in sorted(by_status)}
+
+
+def _response(problems: Sequence[Problem]) -> dict[str, Any]:
+    titles = dict.fromkeys(one.title for one in problems)
+    examples = {one.type.rpartition(":")[2]: {"summary": one.title, "value": one.model_dump()} for one in problems}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": "; ".join(titles), "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}}}

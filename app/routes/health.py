@@ -1,0 +1,41 @@
+"""Whether the process lives, and whether it can answer questions."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app import catalog
+from app.deps import Reading, ThePredictor
+from app.errors import UnavailableError
+from app.openapi import declared
+from app.schemas.health import FailureAnswer, HealthAnswer, ReadyAnswer, ResidentAnswer
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", operation_id="healthz", responses=declared(catalog=False))
+def healthz() -> HealthAnswer:
+    """Say that the process answers, whatever it can or can't do."""
+    return HealthAnswer(status="alive")
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    responses=declared(UnavailableError("No sketch is registered yet: build one and register it.")),
+)
+def readyz(session: Reading, predictor: ThePredictor) -> ReadyAnswer:
+    """Say which sketch versions are resident and which can't be served; refuse where none can."""
+    failures = predictor.failures()
+    labels = [version.label for version in catalog.current_versions(session)]
+    if not labels:
+        raise UnavailableError("No sketch is registered yet: build one and register it.")
+    if all(label in failures for label in labels):
+        raise UnavailableError(
+            "No sketch can be served. " + " ".join(f"{label}: {failures[label]}" for label in labels)
+        )
+    return ReadyAnswer(
+        status="ready",
+        resident=[ResidentAnswer(label=one.label, bytes=one.bytes) for one in predictor.resident()],
+        failed=[FailureAnswer(label=label, message=message) for label, message in failures.items()],
+    )

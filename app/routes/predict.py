@@ -1,0 +1,71 @@
+"""The question: how would the model behave, had this not been in its training data?"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from fastapi import APIRouter
+
+from app import catalog
+from app.deps import Reading, ThePredictor, TheSettings
+from app.errors import ConflictError, NotFoundError
+from app.openapi import declared
+from app.schemas.predict import DeletedAnswer, PredictAnswer, PredictionAnswer, PredictRequest
+from app.serving import artifact_of
+from engine.errors import (
+    ArtifactError,
+    DegreeError,
+    DeletionSetError,
+    DownweightError,
+    TextLengthError,
+    UnknownCharacterError,
+)
+from engine.measure import Measurement
+
+router = APIRouter(tags=["predict"])
+
+
+@router.post(
+    "/predict",
+    operation_id="predict",
+    responses=declared(
+        UnknownCharacterError("The character 'ö' at position 1 isn't in the model's vocabulary."),
+        TextLengthError("The text of the measurement is empty; it needs at least one character."),
+        DegreeError("The sketch holds orders up to 3; degree 4 needs another build."),
+        DownweightError("The downweight 1.5 lies outside [0, 1]."),
+        DeletionSetError("There is no document 9000: those of the dataset 'census-names' are numbered from 0 to 999."),
+        NotFoundError("There is no sketch 'nmaes'. Known: names."),
+        ConflictError("names v1 is retired and isn't served; ask the current version."),
+        ArtifactError("names v1: the file parameters.safetensors doesn't have the checksum of the manifest."),
+        wrong="body.delete: give exactly one of documents, units, subset",
+        body=True,
+    ),
+)
+def predict(
+    question: PredictRequest, session: Reading, predictor: ThePredictor, settings: TheSettings
+) -> PredictAnswer:
+    """Predict measurements of the model that would have been trained without some of its data.
+
+    Deleted means that the documents' losses count zero in the same training schedule. The answer gives, for each
+    measurement, the value before (`baseline`) and the estimated value after (`estimate`), with the standard error and
+    an interval.
+    """
+    started = perf_counter()
+    version = catalog.get_version(session, question.sketch, question.version)
+    deletion = catalog.resolve_units(session, version.sketch.dataset, question.delete.resolvable())
+    predictions = predictor.predict(
+        artifact_of(version, settings.artifacts_dir),
+        units=deletion.units,
+        measurements=[Measurement(kind=one.kind, text=one.text) for one in question.measurements],
+        degree=question.degree,
+        downweights=question.downweights(),
+        confidence=question.confidence,
+        average=question.average,
+    )
+    return PredictAnswer(
+        sketch=version.sketch.name,
+        version=version.number,
+        deleted=DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
+        predictions=[PredictionAnswer.model_validate(prediction) for prediction in predictions],
+        elapsed_ms=(perf_counter() - started) * 1000,
+    )

@@ -1,0 +1,70 @@
+"""Sketches and their versions, as answered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from pydantic import AliasPath, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from app.schemas import Answer, PageAnswer, example_page
+
+_SKETCH: Final[JsonDict] = {
+    "name": "names",
+    "dataset": "census-names",
+    "current_version": 1,
+    "created_at": "2026-01-05T09:31:00Z",
+}
+_VERSION: Final[JsonDict] = {
+    "sketch": "names",
+    "dataset": "census-names",
+    "number": 1,
+    "state": "ready",
+    "is_current": True,
+    "checksum": "26ab999510e84998ba3214ffc8dd290dc0d49e45b5baae91bdcfb12b0478e887",
+    "size_bytes": 40280288,
+    "configuration": {"ensemble": "unitary", "directions": 400, "degree": 3, "seed": 0, "dtype": "float32"},
+    "created_at": "2026-01-05T09:31:00Z",
+}
+
+
+class SketchAnswer(Answer):
+    """A sketch: the name under which its versions are served."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SKETCH]})
+
+    name: str
+    dataset: str = Field(validation_alias=AliasPath("dataset", "name"))
+    current_version: int | None = Field(
+        validation_alias="current_number", description="The version that questions get unless they name another."
+    )
+    created_at: datetime
+
+
+class VersionAnswer(Answer):
+    """A sketch version: one immutable artifact."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_VERSION]})
+
+    sketch: str = Field(validation_alias=AliasPath("sketch", "name"))
+    dataset: str = Field(validation_alias=AliasPath("sketch", "dataset", "name"))
+    number: int = Field(description="Versions of a sketch count from 1.")
+    state: Literal["ready", "retired"] = Field(description="A retired version isn't served.")
+    is_current: bool
+    checksum: str
+    size_bytes: int
+    configuration: dict[str, Any] = Field(description="What it was built with.")
+    created_at: datetime
+
+
+class SketchPage(PageAnswer[SketchAnswer]):
+    """Sketches by name."""
+
+    model_config = example_page(_SKETCH)
+
+
+class VersionPage(PageAnswer[VersionAnswer]):
+    """Versions of a sketch, the newest first."""
+
+    model_config = example_page(_VERSION)

@@ -1,0 +1,64 @@
+"""Every setting of the application: environment variables that begin with NEVERSEEN_."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+
+def _catalog_in(values: dict[str, Any]) -> str:
+    return f"sqlite:///{values['data_dir'] / 'catalog.sqlite'}"
+
+
+def _artifacts_in(values: dict[str, Any]) -> Path:
+    directory: Path = values["data_dir"] / "artifacts"
+    return directory
+
+
+class Settings(BaseSettings):
+    """The settings, read from the environment; an explicit argument wins over it."""
+
+    model_config = SettingsConfigDict(env_prefix="NEVERSEEN_", frozen=True, extra="ignore", validate_default=True)
+
+    data_dir: Path = Field(default=Path("var"), description="Directory of the catalog and the artifacts.")
+    artifacts_dir: Path = Field(
+        default_factory=_artifacts_in, description="Directory of the artifacts; artifacts in the data directory."
+    )
+    database_url: str = Field(
+        default_factory=_catalog_in,
+        repr=False,  # it may hold a password
+        description="Catalog's database, sqlite:///PATH or postgresql://…; catalog.sqlite in the data directory.",
+    )
+    device: str = Field(
+        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where sketches are resident: cpu, cuda or cuda:N."
+    )
+    resident_bytes: int = Field(
+        default=2 * 2**30, gt=0, description="Budget for resident sketches; the least recently used goes first."
+    )
+    table_cache_bytes: int = Field(default=256 * 2**20, ge=0, description="Budget for cached measurement tables.")
+    host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port that the server listens on; 0 takes a free one.")
+    max_body_bytes: int = Field(default=16 * 2**20, gt=0, description="Largest body of a request; a larger one is 413.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError("not a database URL: give sqlite:///PATH or postgresql://USER@HOST/NAME") from None
+        match url.get_backend_name():
+            case "postgresql" | "postgres":
+                url = url.set(drivername="postgresql+psycopg")
+            case "sqlite" if url.database in (None, "", ":memory:"):
+                raise ValueError("a SQLite catalog is a file (a database in memory is one for each thread)")
+            case "sqlite":
+                pass
+            case backend:
+                raise ValueError(f"{backend} isn't supported: SQLite and PostgreSQL are")
+        return url.render_as_string(hide_password=False)

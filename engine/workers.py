@@ -1,0 +1,114 @@
+"""Blocks of a build, in this process or spread over several.
+
+Every block is trained with one processor thread, wherever it runs: the tensors of a step are too small to share, and
+waiting for each other at every one of a step's thousand operations is slow even on an idle machine. So the result
+doesn't depend on the number of workers, to the bit.
+
+A worker writes its blocks to the workspace itself and reports its steps through a pipe. A worker whose parent was
+killed finds the pipe closed at its next step, and ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+
+import torch
+
+from engine.errors import EngineError, WorkerError
+
+WORTHWHILE_WORK = 100_000
+"""Direction·steps from which a second process saves more than the seconds that it takes to start."""
+
+TrainBlock = Callable[[int, Callable[[int], None]], None]
+"""Trains the block of a number and writes it; reports every finished step's directions."""
+
+
+def worker_count(work: int, *, device: str) -> int:
+    """How many processes a build of so many direction·steps is worth."""
+    return (os.cpu_count() or 1) if device == "cpu" and work >= WORTHWHILE_WORK else 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch with one processor thread inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, report: Callable[[int], None]) -> None:
+    """Train all blocks.
+
+    Args:
+        train: trains one; it is pickled where there are several workers.
+        numbers: of the blocks.
+        workers: processes; 1 trains here.
+        report: called with the directions of each finished step.
+
+    Raises:
+        EngineError: what a block's training refuses; the first one ends all workers.
+        WorkerError: a worker was killed.
+    """
+    workers = min(workers, len(numbers))
+    if workers <= 1:
+        with one_thread():
+            for number in numbers:
+                train(number, report)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked child would inherit threads' locks
+    processes, pipes = [], []
+    try:
+        for worker in range(workers):
+            receiving, sending = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(train, numbers[worker::workers], sending), daemon=True)
+            process.start()
+            sending.close()  # so that the pipe ends with the worker
+            processes.append(process)
+            pipes.append(receiving)
+        _listen(pipes, report)
+        for process in processes:
+            process.join()
+            if process.exitcode != 0:
+                raise WorkerError(
+                    f"A worker of the build ended with exit code {process.exitcode}; start the build again, it goes on."
+                )
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _listen(pipes: list[Connection], report: Callable[[int], None]) -> None:
+    """Pass on what the workers report, until all of them have ended."""
+    open_pipes = list(pipes)
+    while open_pipes:
+        for pipe in wait(open_pipes):
+            assert isinstance(pipe, Connection)
+            try:
+                message = pipe.recv()
+            except EOFError:
+                open_pipes.remove(pipe)
+                continue
+            if isinstance(message, EngineError):
+                raise message
+            report(message)
+
+
+def _work(train: TrainBlock, numbers: Sequence[int], sending: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
+    torch.set_num_threads(1)
+    try:
+        for number in numbers:
+            train(number, sending.send)
+    except EngineError as error:
+        sending.send(error)
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone

@@ -1,0 +1,155 @@
+"""The OpenAPI document: every operation is described, has examples that are true, and declares its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+
+from app import schemas
+from app.main import create_app
+from app.problems import MEDIA_TYPE, Problem
+from app.schemas import Answer, RequestBody
+from app.settings import Settings
+
+APP: FastAPI = create_app(Settings(data_dir=Path("unused")))
+DOCUMENT: dict[str, Any] = APP.openapi()
+OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    operation["operationId"]: (method, path, operation)
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
+}
+
+every_operation = pytest.mark.parametrize("name", OPERATIONS)
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself, or the component that it refers to."""
+    if "$ref" not in schema:
+        return schema
+    component: dict[str, Any] = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return component
+
+
+def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas of what an operation takes and what it answers when all is well."""
+    if "requestBody" in operation:
+        yield operation["requestBody"]["content"]["application/json"]["schema"]
+    for status, response in operation["responses"].items():
+        if status.startswith("2"):
+            yield response["content"]["application/json"]["schema"]
+
+
+def test_the_operations_are_these() -> None:
+    assert set(OPERATIONS) == {
+        "predict",
+        "list_datasets",
+        "create_dataset",
+        "get_dataset",
+        "list_documents",
+        "list_units",
+        "list_subsets",
+        "create_subset",
+        "get_subset",
+        "list_sketches",
+        "get_sketch",
+        "list_sketch_versions",
+        "get_sketch_version",
+        "healthz",
+        "readyz",
+    }
+
+
+@every_operation
+def test_an_operation_is_described(name: str) -> None:
+    _, _, operation = OPERATIONS[name]
+    assert operation["description"].endswith(".")
+    assert 10 < len(operation["summary"]) < 100
+    assert operation["tags"]
+    assert all(parameter["description"] for parameter in operation.get("parameters", ()))
+
+
+@every_operation
+def test_what_an_operation_takes_and_answers_has_an_example(name: str) -> None:
+    _, _, operation = OPERATIONS[name]
+    for schema in bodies(operation):
+        assert resolved(schema)["examples"], schema
+    for parameter in operation.get("parameters", ()):
+        assert parameter["in"] == "query" or parameter["examples"], parameter
+
+
+@every_operation
+def test_an_operation_declares_its_errors_in_the_one_shape(name: str) -> None:
+    method, _, operation = OPERATIONS[name]
+    errors = {int(status): answer for status, answer in operation["responses"].items() if not status.startswith("2")}
+    for status, answer in errors.items():
+        assert set(answer["content"]) == {MEDIA_TYPE}
+        assert answer["content"][MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/Problem"}
+        for example in answer["content"][MEDIA_TYPE]["examples"].values():
+            assert Problem.model_validate(example["value"]).status == status
+            assert example["value"]["type"].startswith("urn:neverseen:problem:")
+    if name != "healthz":
+        assert 503 in errors
+    if operation.get("parameters") or "requestBody" in operation:
+        assert 422 in errors
+    if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())) or name == "predict":
+        assert 404 in errors
+    if method == "post":
+        assert {400, 409, 413} <= set(errors)
+
+
+def test_no_error_is_declared_as_plain_json() -> None:
+    assert "HTTPValidationError" not in DOCUMENT["components"]["schemas"]
+
+
+def schema_classes(root: type[RequestBody] | type[Answer]) -> Iterator[type[RequestBody] | type[Answer]]:
+    for child in root.__subclasses__():
+        if not child.__pydantic_generic_metadata__["parameters"]:
+            yield child
+        yield from schema_classes(child)
+
+
+EXAMPLES = [
+    pytest.param(cls, example, id=f"{cls.__name__}-{index}")
+    for root in (RequestBody, Answer)
+    for cls in schema_classes(root)
+    for index, example in enumerate(DOCUMENT["components"]["schemas"].get(cls.__name__, {}).get("examples", ()))
+]
+
+
+@pytest.mark.parametrize(("cls", "example"), EXAMPLES)
+def test_an_example_has_the_form_that_it_shows(cls: type[schemas.Answer], example: dict[str, Any]) -> None:
+    given = cls.model_validate(example, by_name=True, by_alias=False)
+    assert given.model_dump(mode="json", exclude_unset=True) == example
+
+
+def test_the_examples_are_some() -> None:
+    assert len(EXAMPLES) >= 14
+
+
+@pytest.mark.parametrize("cls", sorted(schema_classes(Answer), key=str))
+def test_an_answer_leaves_nothing_out(cls: type[Answer]) -> None:
+    assert [name for name, field in cls.model_fields.items() if not field.is_required()] == []
+
+
+@pytest.mark.parametrize("cls", sorted(schema_classes(RequestBody), key=str))
+def test_a_request_describes_its_fields_and_refuses_others(cls: type[RequestBody]) -> None:
+    assert cls.model_config["extra"] == "forbid"
+    for name, field in cls.model_fields.items():
+        assert field.description or isinstance(field.annotation, type), name  # a class describes itself
+
+
+def test_every_parameter_name_of_a_path_is_taken_by_its_route() -> None:
+    for route in APP.routes:
+        if isinstance(route, APIRoute):
+            assert {parameter.name for parameter in route.dependant.path_params} == set(route.param_convertors)
+
+
+def test_the_document_is_made_once() -> None:
+    assert APP.openapi() is DOCUMENT
+    assert TypeAdapter(dict[str, Any]).dump_json(DOCUMENT)
