@@ -1,4 +1,4 @@
-# Targets: `service`, the default, is small; `engine` adds a compiler, with which a build is several times faster.
+# Targets: `service`, the default, is small; `engine` adds a compiler, with which a build is two to three times as fast.
 # With CUDA: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 
 ARG PYTHON=3.11

@@ -15,6 +15,7 @@ from app.errors import AppError
 from app.settings import Settings
 from engine.errors import EngineError
 from engine.terminal import refuse
+from engine.threads import use_one_thread
 
 app = typer.Typer(
     name="neverseen",
@@ -42,6 +43,7 @@ def upgrade() -> None:
 
 def main() -> None:
     """Run the command line."""
+    use_one_thread()
     try:
         app()
     except (AppError, EngineError) as error:

@@ -10,6 +10,7 @@ The map, in the order in which things use each other:
     directions      random directions ψ, <ψ, x>, dimensions of symmetric tensors
     configuration   what a sketch is
     store           the artifact: manifest and safetensors, whole or not there
+    threads         one processor thread, and why
     workers         blocks of a build over processes
     sketch          building one, resumable
     measure         measurements, and their tables of jets

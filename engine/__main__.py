@@ -22,6 +22,7 @@ from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
 from engine.terminal import progress_bar, refuse
+from engine.threads import use_one_thread
 from engine.train import TrainingConfiguration
 from engine.workers import worker_count
 
@@ -142,6 +143,7 @@ def _write(output: Path | None, content: object) -> None:
 
 def main() -> None:
     """Run the command line; what the engine refuses becomes one line and exit code 2."""
+    use_one_thread()
     try:
         app()
     except EngineError as error:

@@ -15,9 +15,11 @@ from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.jet import Jet
 from engine.sketch import torch_device
+from engine.threads import one_thread
 from engine.train import Progress, of_models, schedule, train
 
 
+@one_thread()
 @torch.inference_mode()
 def retrain(
     documents: Documents,

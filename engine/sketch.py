@@ -39,8 +39,9 @@ from engine.store import (
     open_artifact,
     save_tensors,
 )
+from engine.threads import one_thread
 from engine.train import Progress, Step, along_directions, constant_jets, schedule, train
-from engine.workers import one_thread, train_blocks
+from engine.workers import train_blocks
 
 PLANE_NAMES = ("real", "imaginary")
 

@@ -1,8 +1,7 @@
 """Blocks of a build, in this process or spread over several.
 
-Every block is trained with one processor thread, wherever it runs: the tensors of a step are too small to share, and
-waiting for each other at every one of a step's thousand operations is slow even on an idle machine. So the result
-doesn't depend on the number of workers, to the bit.
+Every block is trained with one processor thread, wherever it runs (`engine.threads`), so the result doesn't depend on
+the number of workers, to the bit.
 
 A worker writes its blocks to the workspace itself and reports its steps through a pipe. A worker whose parent was
 killed finds the pipe closed at its next step, and ends.
@@ -13,13 +12,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 
-import torch
-
 from engine.errors import EngineError, WorkerError
+from engine.threads import one_thread, use_one_thread
 
 WORTHWHILE_WORK = 100_000
 """Direction·steps from which a second process saves more than the seconds that it takes to start."""
@@ -31,17 +28,6 @@ TrainBlock = Callable[[int, Callable[[int], None]], None]
 def worker_count(work: int, *, device: str) -> int:
     """How many processes a build of so many direction·steps is worth."""
     return (os.cpu_count() or 1) if device == "cpu" and work >= WORTHWHILE_WORK else 1
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch with one processor thread inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, report: Callable[[int], None]) -> None:
@@ -104,7 +90,7 @@ def _listen(pipes: list[Connection], report: Callable[[int], None]) -> None:
 
 def _work(train: TrainBlock, numbers: Sequence[int], sending: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
-    torch.set_num_threads(1)
+    use_one_thread()
     try:
         for number in numbers:
             train(number, sending.send)

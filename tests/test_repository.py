@@ -202,7 +202,7 @@ def test_the_pin_of_torch_is_found_where_it_is_installed_first(file: str) -> Non
 
 def test_the_readme_names_targets_of_make_that_there_are() -> None:
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-    code = re.findall(r"```.*?```|`[^`\n]+`", README, re.DOTALL)
+    code = re.findall(r"```.*?```|`[^`\n]+`|^ {4}[^\n]+", README, re.DOTALL | re.MULTILINE)
     named = {name for part in code for name in re.findall(r"\bmake (?:[A-Z_]+=\S+ )*([a-z]+)", part)}
     assert {"demo", "test"} <= named <= targets
 

@@ -1,0 +1,30 @@
+"""One processor thread for torch. The one place that says so.
+
+The tensors of a step are small. Several threads would wait for each other at each of its thousand operations: little is
+gained on an idle machine, and where something else runs beside it, waiting for a thread that has lost its core makes a
+step ten to a hundred times slower. Cores are used by several processes instead (`engine.workers`), and by concurrent
+requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def use_one_thread() -> None:
+    """From here on, in the whole process: for programs to call when they start."""
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside the block, or the function that this decorates: for libraries, which leave things as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
