@@ -5,8 +5,8 @@ INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 # The first of these that works makes the environment; `make PYTHON=/path/to/python` says which.
 PYTHON ?= python3.13 python3.12 python3.11 python3
-# Where Linux without an NVIDIA driver finds torch without CUDA, which is a tenth of the size.
-TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# An index to take torch from, for a build other than PyPI's: the README says which is a tenth of the size.
+TORCH_INDEX ?=
 TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # A catalog for the checks of the migrations.
@@ -74,9 +74,6 @@ $(INSTALLED): pyproject.toml
 	    "$$python" -m venv --clear $(VENV); \
 	}
 	@echo 'Installing into $(VENV): takes minutes the first time'
-	@# Only a shortcut: where it fails, the next line takes the torch that it finds.
-	@if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	    $(PIP_INSTALL) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_CPU_INDEX) $(TORCH) 2>/dev/null || true; \
-	fi
+	@if [ -n '$(TORCH_INDEX)' ]; then $(PIP_INSTALL) --index-url '$(TORCH_INDEX)' $(TORCH); fi
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 
 from app.commands import datasets, predict, serve, sketches, subsets
 from app.commands.demo import demo
@@ -48,6 +49,8 @@ def main() -> None:
         app()
     except (AppError, EngineError) as error:
         refuse(str(error))
+    except OperationalError:
+        refuse("The catalog's database can't be reached, or is busy. Is NEVERSEEN_DATABASE_URL right, and does it run?")
     except ValidationError as error:  # of the settings
         refuse("; ".join(f"NEVERSEEN_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
 

@@ -58,7 +58,7 @@ CASES = (
 def demo(
     serve: Annotated[bool, typer.Option(help="Serve afterwards, until Ctrl-C.")] = True,
     directions: Annotated[int, typer.Option(min=2, help="Random directions of the sketch.")] = DIRECTIONS,
-    names: Annotated[int, typer.Option(min=2, help="Train on the first so many of the 5,163 bundled names.")] = NAMES,
+    names: Annotated[int, typer.Option(min=200, help="Train on the first so many of the 5,163 bundled names.")] = NAMES,
 ) -> None:
     """Train on real first names, sketch the training, answer three deletion queries, and compare with retraining."""
     with opened() as (settings, database):

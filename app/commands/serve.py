@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from app.db import open_ready_database
 from app.main import create_app
 from app.settings import Settings
 
@@ -21,5 +22,10 @@ def serve(
 
 
 def serve_until_stopped(settings: Settings) -> None:
-    """Run the application under uvicorn, in this process."""
+    """Run the application under uvicorn, in this process.
+
+    Raises:
+        SchemaError: the catalog isn't ready, said here rather than in the middle of the server's start.
+    """
+    open_ready_database(settings).dispose()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
