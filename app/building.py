@@ -13,7 +13,7 @@ from app.settings import Settings
 from app.tables import SketchVersion
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
-from engine.sketch import build
+from engine.sketch import build, direction_steps
 from engine.train import Progress
 from engine.workers import worker_count
 
@@ -49,13 +49,12 @@ def build_sketch(
         documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
         catalog.check_sketch(session, sketch, dataset)
     location = f"{sketch}/{_digest(configuration, documents)}"
-    work = configuration.directions * len(documents) * configuration.training.epochs
     artifact = build(
         documents,
         configuration,
         settings.artifacts_dir / location,
         device=settings.device,
-        workers=worker_count(work, device=settings.device),
+        workers=worker_count(direction_steps(configuration, documents), device=settings.device),
         progress=progress,
     )
     with transaction(database) as session:

@@ -13,9 +13,10 @@ from typing import Literal
 
 from engine.cache import ByteCache
 from engine.errors import ArtifactError
-from engine.estimate import Average, Prediction, Question
+from engine.estimate import Prediction, Question
 from engine.measure import Measurement
 from engine.resident import ResidentSketch, table_cache
+from engine.sphere import Average
 from engine.store import open_artifact
 
 
@@ -81,7 +82,8 @@ class Predictor:
         degree: int | Literal["auto"],
         downweights: Sequence[float],
         confidence: float,
-        average: Average,
+        average: Average = "mean",
+        estimator: Literal["auto", "sphere", "axes"] = "auto",
     ) -> list[Prediction]:
         """Answer for one deletion set, one prediction a measurement; loads the version where it isn't resident.
 
@@ -89,7 +91,13 @@ class Predictor:
             QuestionError: of the kind that says what can't be answered.
             ArtifactError: as `load`.
         """
-        question = Question(degree=degree, downweights=tuple(downweights), confidence=confidence, average=average)
+        question = Question(
+            estimator=estimator,
+            degree=degree,
+            downweights=tuple(downweights),
+            confidence=confidence,
+            average=average,
+        )
         return self._sketch(artifact).predict(measurements, units, question)
 
     def resident(self) -> list[Residency]:

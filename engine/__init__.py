@@ -11,12 +11,16 @@ The map, in the order in which things use each other:
     configuration   what a sketch is
     store           the artifact: manifest and safetensors, whole or not there
     threads         one processor thread, and why
+    devices         which devices there are
     workers         blocks of a build over processes
     sketch          building one, resumable
     measure         measurements, and their tables of jets
-    estimate        terms, standard errors, choice of degree, intervals
+    sphere          the estimator from random directions: standard errors, choice of degree
+    axes            the estimator from every unit's own axis, calibrated on retrains
+    estimate        question and prediction: which estimator answers
     resident        sketches in memory that answer
     retrain         ground truth
+    anchors         which sets to retrain for a calibration
     evaluate        estimates against retrains
     cache           values under a byte budget
     terminal        progress bars and refusals on a terminal

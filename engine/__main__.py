@@ -21,6 +21,7 @@ from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
+from engine.sketch import direction_steps
 from engine.terminal import progress_bar, refuse
 from engine.threads import use_one_thread
 from engine.train import TrainingConfiguration
@@ -39,7 +40,9 @@ Output = Annotated[Path | None, typer.Option("--output", help="Write the figures
 def build(
     documents: Annotated[Path, typer.Argument(help="Documents: text (one a line), CSV or JSONL.")],
     artifact: Annotated[Path, typer.Argument(help="Directory to create.")],
-    directions: Annotated[int, typer.Option(help="Directions, k.")] = 500,
+    axes: Annotated[bool, typer.Option(help="Train along every unit's axis too: exact first orders.")] = False,
+    anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 384,
+    directions: Annotated[int, typer.Option(help="Random directions, k; 0 with axes for none.")] = 500,
     degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
     ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
     seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
@@ -71,6 +74,8 @@ def build(
             shuffled_first=len(read) if shuffle is not None and shuffle == model_seed else 0,
         ),
         training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
+        axes=axes,
+        anchors=anchors,
         ensemble=ensemble,
         directions=directions,
         degree=degree,
@@ -79,7 +84,7 @@ def build(
         block=block,
     )
     with progress_bar("Sketching", "direction·steps", console=console) as progress:
-        workers = worker_count(directions * len(chosen) * epochs, device=device)
+        workers = worker_count(direction_steps(configuration, chosen), device=device)
         done = build_sketch(chosen, configuration, artifact, device=device, workers=workers, progress=progress)
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
 

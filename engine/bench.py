@@ -17,10 +17,10 @@ from engine import plain
 from engine.compiled import WORTHWHILE_WORK, fused, worth_fusing
 from engine.configuration import SketchConfiguration
 from engine.data import census_names
-from engine.directions import directions
+from engine.devices import torch_device
 from engine.measure import Measurement, tabulate
 from engine.model import ModelConfiguration
-from engine.sketch import torch_device, train_block
+from engine.sketch import block_directions, train_block
 from engine.train import TrainingConfiguration, adam_rates, adam_update, schedule
 
 WARM_STEPS = 16
@@ -75,7 +75,8 @@ def bench(
         block=directions_count,
     )
     model = configuration.model
-    rows = directions("unitary", 0, documents.unit_count, 0, directions_count)
+    [block] = configuration.blocks(documents.unit_count)
+    rows = block_directions(configuration, block, documents.unit_count, place)
     schedule_of = schedule(model, TrainingConfiguration(), documents, place)
     initial = {name: m.to(place, configuration.torch_dtype) for name, m in model.initial_parameters().items()}
     measurement = Measurement(text="alexandra")

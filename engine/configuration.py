@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
@@ -12,6 +12,25 @@ from engine.directions import ENSEMBLES, Ensemble
 from engine.errors import ConfigurationError
 from engine.model import ModelConfiguration
 from engine.train import TrainingConfiguration
+
+FEWEST_ANCHORS = 32
+"""Below, the quantiles that bars are made of mean nothing."""
+
+BlockKind: TypeAlias = Literal["axes", "directions", "anchors"]
+
+
+class Block(NamedTuple):
+    """Axes of units, random directions, or anchors that are trained together: from `start` to before `stop`."""
+
+    kind: BlockKind
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def file(self) -> str:
+        """Name of its file in the artifact."""
+        return f"{self.kind}-{self.number:05d}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +40,11 @@ class SketchConfiguration:
     Attributes:
         model: the model.
         training: the optimiser and the schedule.
-        ensemble: distribution of the directions.
-        directions: k, how many; at least 2, since a bar needs a spread.
+        axes: whether to train along every unit's own axis too, in real jets: the first order of every deletion set, and
+            all orders of a single unit, come out exact.
+        anchors: deletion sets that the model is retrained for beside axes, whose estimates take their bars from them.
+        ensemble: distribution of the random directions.
+        directions: k, how many of them; at least 2, since a bar needs a spread, or 0 beside axes.
         degree: S, the highest order kept.
         seed: of the directions.
         dtype: of training; the coefficients are complex numbers of this precision.
@@ -35,6 +57,8 @@ class SketchConfiguration:
 
     model: ModelConfiguration
     training: TrainingConfiguration = field(default_factory=TrainingConfiguration)
+    axes: bool = False
+    anchors: int = 384
     ensemble: Ensemble = "unitary"
     directions: int = 500
     degree: int = 3
@@ -45,8 +69,14 @@ class SketchConfiguration:
     def __post_init__(self) -> None:
         if self.ensemble not in ENSEMBLES:
             raise ConfigurationError(f"There is no ensemble {self.ensemble!r}; there are {', '.join(ENSEMBLES)}.")
-        if self.directions < 2:
-            raise ConfigurationError(f"directions must be at least 2, not {self.directions}.")
+        if self.directions < 2 and not (self.axes and self.directions == 0):
+            raise ConfigurationError(
+                f"directions must be at least 2, not {self.directions}; with axes there may also be none."
+            )
+        if self.axes and self.anchors < FEWEST_ANCHORS:
+            raise ConfigurationError(
+                f"Axes take their bars from anchors, at least {FEWEST_ANCHORS} of them; anchors is {self.anchors}."
+            )
         if self.degree < 1:
             raise ConfigurationError(f"degree must be at least 1, not {self.degree}.")
         if self.block < 1:
@@ -61,14 +91,25 @@ class SketchConfiguration:
         """`dtype` as torch names it."""
         return {"float32": torch.float32, "float64": torch.float64}[self.dtype]
 
-    @property
-    def blocks(self) -> list[tuple[int, int]]:
-        """First direction, and the one behind the last, of every block."""
-        count = -(-self.directions // self.block)
-        bounds = [self.directions * number // count for number in range(count + 1)]
-        return list(itertools.pairwise(bounds))
+    def blocks(self, units: int) -> list[Block]:
+        """The work, in parts: axes and anchors first, then the random directions.
 
-    @property
-    def size_bytes(self) -> int:
-        """Of the coefficients: k · S · P complex numbers."""
-        return self.directions * self.degree * self.model.parameter_count * 2 * self.torch_dtype.itemsize
+        Args:
+            units: m.
+        """
+        axes = _parts("axes", units, self.block) + _parts("anchors", self.anchors, self.block) if self.axes else []
+        return axes + (_parts("directions", self.directions, self.block) if self.directions else [])
+
+    def size_bytes(self, units: int) -> int:
+        """Of the coefficients: S · P complex numbers a direction, and as many real ones a unit's axis."""
+        reals = 2 * self.directions + (units if self.axes else 0)
+        return reals * self.degree * self.model.parameter_count * self.torch_dtype.itemsize
+
+
+def _parts(kind: BlockKind, count: int, most: int) -> list[Block]:
+    parts = -(-count // most)
+    bounds = [count * number // parts for number in range(parts + 1)]
+    return [
+        Block(kind=kind, number=number, start=start, stop=stop)
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds))
+    ]

@@ -49,6 +49,8 @@ def directions(ensemble: Ensemble, seed: int, units: int, start: int, stop: int)
     Raises:
         ConfigurationError: an unknown ensemble.
     """
+    if start == stop:
+        return torch.empty((0, units), dtype=torch.complex128)
     if ensemble == "sphere":
         rows = _gaussians(seed, units, start, stop)
         return torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True))

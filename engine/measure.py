@@ -7,13 +7,14 @@ With a table at hand, another deletion set costs no inference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engine import jet
+from engine.axes import Anchors, AxisTable, Calibration, calibrate
 from engine.documents import tokens
 from engine.errors import TextLengthError
 from engine.jet import Jet
@@ -35,25 +36,30 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Jets of one measurement along the K directions of a sketch.
+    """What one measurement needs of a sketch, whatever is deleted.
 
     Attributes:
         measurement: what was measured.
         baseline: its value after ordinary training.
-        coefficients: orders 1 … S of its value, complex128 of shape [S, K].
-        probabilities: jets of the target tokens' probabilities, of shape [T].
+        coefficients: orders 1 … S of its value along K random directions, complex128 of shape [S, K].
+        probabilities: jets of the target tokens' probabilities along these directions, of shape [T].
+        axes: the target tokens' probabilities along the units' axes, where the sketch has them.
+        calibration: of the axes' estimates.
     """
 
     measurement: Measurement
     baseline: float
     coefficients: Tensor
     probabilities: Jet
+    axes: AxisTable | None = None
+    calibration: Calibration | None = None
 
     @property
     def size_bytes(self) -> int:
         """What it occupies."""
         planes = [plane for coefficient in self.probabilities.coefficients for plane in coefficient]
-        return sum(tensor.nbytes for tensor in (self.coefficients, *planes))
+        axes = [] if self.axes is None else [self.axes.coefficients]
+        return sum(tensor.nbytes for tensor in (self.coefficients, *planes, *axes))
 
 
 def measurement_tokens(measurement: Measurement, model: ModelConfiguration) -> list[int]:
@@ -74,13 +80,22 @@ def measurement_tokens(measurement: Measurement, model: ModelConfiguration) -> l
 
 
 @torch.inference_mode()
-def tabulate(measurement: Measurement, model: ModelConfiguration, parameters: Parameters) -> Table:
-    """Measure along all directions at once.
+def tabulate(
+    measurement: Measurement,
+    model: ModelConfiguration,
+    parameters: Parameters,
+    *,
+    axes: Parameters | None = None,
+    anchors: tuple[Anchors, dict[str, Tensor]] | None = None,
+) -> Table:
+    """Measure along all directions and axes at once, and calibrate.
 
     Args:
         measurement: what to measure.
         model: the model.
-        parameters: jets of the trained parameters.
+        parameters: jets of the trained parameters along random directions; of degree 0 where there are none.
+        axes: the same along the units' axes.
+        anchors: with axes, and the parameters of the models retrained without each of them.
 
     Raises:
         TextLengthError, UnknownCharacterError: as `measurement_tokens`.
@@ -88,12 +103,23 @@ def tabulate(measurement: Measurement, model: ModelConfiguration, parameters: Pa
     probabilities = target_probabilities(model, parameters, measurement_tokens(measurement, model))
     loss = loss_of(probabilities)
     rows = [torch.complex(*(plane.double() for plane in planes)) for planes in loss.higher]
-    return Table(
+    nothing = probabilities.constant.new_empty((0, 0), dtype=torch.complex128)
+    table = Table(
         measurement=measurement,
         baseline=loss.constant.item(),
-        coefficients=torch.stack(rows),
+        coefficients=torch.stack(rows) if rows else nothing,
         probabilities=probabilities,
     )
+    if axes is None or anchors is None:
+        return table
+    of_axes = target_probabilities(model, axes, measurement_tokens(measurement, model))
+    along = AxisTable(
+        constants=of_axes.constant.double(),
+        coefficients=torch.stack([plane.double() for (plane,) in of_axes.higher]),
+    )
+    sets, models = anchors
+    truth = measure_models(measurement, model, models)
+    return replace(table, axes=along, calibration=calibrate(along, sets, truth))
 
 
 @torch.inference_mode()

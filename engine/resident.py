@@ -13,14 +13,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from engine.axes import Anchors
 from engine.cache import ByteCache
-from engine.configuration import SketchConfiguration
+from engine.configuration import Block, SketchConfiguration
+from engine.devices import torch_device
 from engine.directions import directions, overlaps
 from engine.errors import ArtifactError
 from engine.estimate import Prediction, Question, check_units, predict
 from engine.jet import Jet
 from engine.measure import Measurement, Table, tabulate
-from engine.sketch import PLANE_NAMES, block_file, direction_probe, torch_device
+from engine.sketch import PLANE_NAMES, direction_probe
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
 TableCache: TypeAlias = ByteCache[tuple[str, Measurement], Table]
@@ -50,7 +52,7 @@ class ResidentSketch:
         """
         self.artifact = artifact
         self.device = torch_device(device)
-        self.parameters = self._load_parameters()
+        self.parameters, self.axes, self.anchors = self._load()
         self.directions = self._draw_directions()
         self._tables = table_cache(64 << 20) if tables is None else tables
 
@@ -70,14 +72,16 @@ class ResidentSketch:
 
     @property
     def unit_count(self) -> int:
-        """M."""
+        """The number of units, m."""
         return self.artifact.manifest.plan.source.units
 
     @property
     def size_bytes(self) -> int:
-        """Memory of coefficients and directions."""
-        planes = [p for jet in self.parameters.values() for coefficient in jet.coefficients for p in coefficient]
-        return sum(tensor.nbytes for tensor in (*planes, self.directions))
+        """Memory of coefficients, anchors and directions."""
+        jets = [*self.parameters.values(), *(self.axes or {}).values()]
+        planes = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
+        models = [] if self.anchors is None else self.anchors[1].values()
+        return sum(tensor.nbytes for tensor in (*planes, *models, self.directions))
 
     def table(self, measurement: Measurement) -> Table:
         """The table of a measurement, made once.
@@ -86,7 +90,12 @@ class ResidentSketch:
             TextLengthError, UnknownCharacterError: the text can't be measured.
         """
         key = (self.artifact.checksum, measurement)
-        return self._tables.get(key, lambda: tabulate(measurement, self.configuration.model, self.parameters))
+        return self._tables.get(
+            key,
+            lambda: tabulate(
+                measurement, self.configuration.model, self.parameters, axes=self.axes, anchors=self.anchors
+            ),
+        )
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question
@@ -104,42 +113,66 @@ class ResidentSketch:
         check_units(units, self.unit_count)
         tables = [self.table(measurement) for measurement in measurements]
         columns = torch.tensor(sorted(units), device=self.device)
+        overlap = overlaps(self.directions, columns)
         return [
             predict(
                 table,
-                overlaps(self.directions, columns),
+                columns,
+                overlap,
                 units=self.unit_count,
-                deleted=len(units),
                 ensemble=self.configuration.ensemble,
                 question=question,
             )
             for table in tables
         ]
 
-    def _load_parameters(self) -> dict[str, Jet]:
+    def _load(self) -> tuple[dict[str, Jet], dict[str, Jet] | None, tuple[Anchors, dict[str, Tensor]] | None]:
+        """Jets along the directions, jets along the axes, and the anchors with their models."""
         configuration, path = self.configuration, self.artifact.path
+        slices = _slices(configuration.model.shapes)
         constants = read_tensors(path / PARAMETERS)
-        shape = (configuration.directions, configuration.model.parameter_count)
-        orders = [
-            tuple(torch.empty(shape, dtype=configuration.torch_dtype, device=self.device) for _ in PLANE_NAMES)
-            for _ in range(configuration.degree)
-        ]
+        files: dict[str, list[tuple[Block, dict[str, Tensor]]]] = {"axes": [], "directions": [], "anchors": []}
+        for block in configuration.blocks(self.unit_count):
+            files[block.kind].append((block, read_tensors(path / block.file)))
         try:
-            for number, (start, stop) in enumerate(configuration.blocks):
-                block = read_tensors(path / block_file(number))
-                for order, planes in enumerate(orders, start=1):
-                    for plane, name in zip(planes, PLANE_NAMES, strict=True):
-                        plane[start:stop] = block[f"order{order}.{name}"]
-            trained = {name: constants[f"trained.{name}"].to(self.device) for name in configuration.model.shapes}
+            trained = {name: constants[f"trained.{name}"].to(self.device) for name in slices}
+
+            def jets(kind: str, planes: tuple[str, ...]) -> dict[str, Jet]:
+                orders = [
+                    tuple(self._gathered(files[kind], f"order{order}.{plane}") for plane in planes)
+                    for order in range(1, configuration.degree + 1)
+                    if files[kind]
+                ]
+                return {
+                    name: Jet(
+                        trained[name],
+                        tuple(tuple(plane[:, where].view(-1, *shape) for plane in planes) for planes in orders),
+                    )
+                    for name, (where, shape) in slices.items()
+                }
+
+            along_directions = jets("directions", PLANE_NAMES)
+            if not configuration.axes:
+                return along_directions, None, None
+            models = self._gathered(files["anchors"], "models")
+            sizes = torch.cat([tensors["sizes"] for _, tensors in files["anchors"]])
+            anchors = Anchors(
+                members=torch.cat([tensors["members"] for _, tensors in files["anchors"]]).to(self.device),
+                owners=torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.device),
+                count=len(sizes),
+            )
+            of_anchors = {name: models[:, where].view(-1, *shape) for name, (where, shape) in slices.items()}
+            return along_directions, jets("axes", PLANE_NAMES[:1]), (anchors, of_anchors)
         except (KeyError, RuntimeError) as error:
             raise ArtifactError("The tensors don't fit the manifest.") from error
-        return {
-            name: Jet(
-                trained[name],
-                tuple(tuple(plane[:, where].view(-1, *shape) for plane in planes) for planes in orders),
-            )
-            for name, (where, shape) in _slices(configuration.model.shapes).items()
-        }
+
+    def _gathered(self, files: list[tuple[Block, dict[str, Tensor]]], name: str) -> Tensor:
+        """A tensor [count, P] from its blocks, filled on the device without a second copy."""
+        shape = (files[-1][0].stop, self.configuration.model.parameter_count)
+        whole = torch.empty(shape, dtype=self.configuration.torch_dtype, device=self.device)
+        for block, tensors in files:
+            whole[block.start : block.stop] = tensors[name]
+        return whole
 
     def _draw_directions(self) -> Tensor:
         configuration = self.configuration

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from engine.configuration import SketchConfiguration
+from engine.devices import torch_device
 from engine.documents import Documents
 from engine.jet import Jet
-from engine.sketch import torch_device
 from engine.threads import one_thread
 from engine.train import Progress, of_models, schedule, train
 

@@ -20,13 +20,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from engine.anchors import anchor_sets
 from engine.compiled import worth_fusing
-from engine.configuration import SketchConfiguration
+from engine.configuration import Block, SketchConfiguration
+from engine.devices import torch_device
 from engine.directions import directions, planes
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError
-from engine.jet import Jet
+from engine.jet import Coefficient, Jet
+from engine.retrain import retrain
 from engine.store import (
     MANIFEST,
     PARAMETERS,
@@ -72,7 +76,7 @@ def build(
         ArtifactError: the artifact that has the place is damaged, or it can't be written.
     """
     place = torch_device(device)
-    work = configuration.directions * len(documents) * configuration.training.epochs
+    work = direction_steps(configuration, documents)
     plan = Plan(
         configuration=configuration,
         source=Source(fingerprint=documents.fingerprint, documents=len(documents), units=documents.unit_count),
@@ -107,11 +111,18 @@ def build(
         )
 
 
+def direction_steps(configuration: SketchConfiguration, documents: Documents) -> int:
+    """The size of a build: directions, axes and anchors, times steps."""
+    together = sum(block.stop - block.start for block in configuration.blocks(documents.unit_count))
+    return together * len(documents) * configuration.training.epochs
+
+
 def train_block(
     configuration: SketchConfiguration,
     steps: list[Step],
-    rows: Tensor,
+    directions: Coefficient,
     *,
+    start: int = 0,
     fuse: bool = False,
     on_step: Progress = lambda done, total: None,
 ) -> dict[str, Jet]:
@@ -120,23 +131,32 @@ def train_block(
     Args:
         configuration: what is built.
         steps: the schedule, on the device that is to work.
-        rows: directions, complex128 of shape [K, m].
+        directions: planes of shape [K, m], in the precision of training: two of complex directions, one of real axes.
+        start: the first step that visits a unit of a direction.
         fuse: whether to compile the optimiser's update into one pass.
         on_step: called with the steps done and all of them.
     """
     device, dtype = steps[0].inputs.device, configuration.torch_dtype
-    initial = configuration.model.initial_parameters().items()
+    matrices = ((name, m.to(device, dtype)) for name, m in configuration.model.initial_parameters().items())
     return train(
         configuration.model,
         configuration.training,
         steps,
-        constant_jets(
-            ((name, matrix.to(device, dtype)) for name, matrix in initial), configuration.degree, 2, len(rows)
-        ),
-        along_directions(planes(rows, dtype=dtype, device=device)),
+        constant_jets(matrices, configuration.degree, len(directions), len(directions[0])),
+        along_directions(directions),
+        start=start,
         fuse=fuse,
         on_step=lambda index: on_step(index + 1, len(steps)),
     )
+
+
+def block_directions(configuration: SketchConfiguration, block: Block, units: int, device: torch.device) -> Coefficient:
+    """The planes of a block's directions, of shape [K, m]."""
+    if block.kind == "axes":
+        rows = torch.arange(block.start, block.stop, device=device)
+        return (one_hot(rows, units).to(configuration.torch_dtype),)
+    drawn = directions(configuration.ensemble, configuration.seed, units, block.start, block.stop)
+    return planes(drawn, dtype=configuration.torch_dtype, device=device)
 
 
 def train_ordinarily(configuration: SketchConfiguration, steps: list[Step]) -> dict[str, Tensor]:
@@ -161,31 +181,9 @@ def coefficients(trained: dict[str, Jet]) -> dict[str, Tensor]:
 
 def direction_probe(configuration: SketchConfiguration, units: int) -> list[tuple[float, float]]:
     """A few numbers of the first and the last direction, to tell later whether the same directions are drawn."""
-    last = configuration.directions - 1
-    rows = [directions(configuration.ensemble, configuration.seed, units, j, j + 1)[0, :4] for j in (0, last)]
-    return [(number.real, number.imag) for number in torch.cat(rows).tolist()]
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(f"There is no device {name!r}; use 'cpu' or 'cuda'.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("The device 'cuda' isn't available here; use 'cpu'.")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigurationError(f"The device {name!r} isn't supported; use 'cpu' or 'cuda'.")
-    return device
-
-
-def block_file(number: int) -> str:
-    """Name of a block's file."""
-    return f"block-{number:05d}.safetensors"
+    ends = [0, configuration.directions - 1] if configuration.directions else []
+    rows = [directions(configuration.ensemble, configuration.seed, units, j, j + 1)[0, :4].tolist() for j in ends]
+    return [(number.real, number.imag) for row in rows for number in row]
 
 
 def _fill(
@@ -207,10 +205,10 @@ def _fill(
             {f"initial.{name}": matrix.to(configuration.torch_dtype) for name, matrix in initial.items()}
             | {f"trained.{name}": matrix for name, matrix in trained.items()},
         )
-    total = configuration.directions * len(steps)
-    missing = [number for number in range(len(configuration.blocks)) if not workspace.has(block_file(number))]
-    left = sum(stop - start for start, stop in (configuration.blocks[number] for number in missing)) * len(steps)
-    done = total - left
+    blocks = configuration.blocks(documents.unit_count)
+    missing = [number for number, block in enumerate(blocks) if not workspace.has(block.file)]
+    total = sum(block.stop - block.start for block in blocks) * len(steps)
+    done = total - sum(blocks[number].stop - blocks[number].start for number in missing) * len(steps)
     progress(done, total)
 
     def report(directions: int) -> None:
@@ -226,21 +224,51 @@ def _train_and_save(
     plan: Plan, documents: Documents, workspace: Path, device: torch.device, number: int, report: Callable[[int], None]
 ) -> None:
     """Train one block and write it to the workspace; runs in a worker, or here."""
-    configuration = plan.configuration
-    start, stop = configuration.blocks[number]
+    configuration, units = plan.configuration, documents.unit_count
+    block = configuration.blocks(units)[number]
+    steps = schedule(configuration.model, configuration.training, documents, device)
+    if block.kind == "anchors":
+        save_tensors(workspace / block.file, _retrain_anchors(configuration, documents, block, device, report))
+        return
+    visited = range(block.start, block.stop) if block.kind == "axes" else range(units)
     trained = train_block(
         configuration,
-        schedule(configuration.model, configuration.training, documents, device),
-        directions(configuration.ensemble, configuration.seed, documents.unit_count, start, stop),
+        steps,
+        block_directions(configuration, block, units, device),
+        start=next(index for index, step in enumerate(steps) if step.unit in visited),
         fuse=plan.execution.fused,
-        on_step=lambda step, steps: report(stop - start),
+        on_step=lambda step, steps: report(block.stop - block.start),
     )
-    block = coefficients(trained)
-    if not all(tensor.isfinite().all() for tensor in block.values()):
+    tensors = coefficients(trained)
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ConfigurationError(
             "The expansion of training isn't finite along some direction: lower degree, or raise epsilon."
         )
-    save_tensors(workspace / block_file(number), block)
+    save_tensors(workspace / block.file, tensors)
+
+
+def _retrain_anchors(
+    configuration: SketchConfiguration,
+    documents: Documents,
+    block: Block,
+    device: torch.device,
+    report: Callable[[int], None],
+) -> dict[str, Tensor]:
+    """Parameters of the models without each of a block's anchors, and the anchors themselves."""
+    sets = anchor_sets(documents, count=configuration.anchors, seed=configuration.seed)[block.start : block.stop]
+    models = retrain(
+        documents,
+        configuration,
+        sets,
+        batch=len(sets),
+        device=str(device),
+        progress=lambda done, total: report(len(sets)),
+    )
+    return {
+        "models": torch.cat([matrix.flatten(1) for matrix in models.values()], dim=1),
+        "members": torch.tensor([unit for units in sets for unit in units]),
+        "sizes": torch.tensor([len(units) for units in sets]),
+    }
 
 
 def _existing(destination: Path, plan: Plan) -> Artifact:

@@ -86,6 +86,7 @@ def train(
     parameters: Parameters,
     weight: Callable[[Jet, int], Jet],
     *,
+    start: int = 0,
     fuse: bool = False,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Jet]:
@@ -97,22 +98,32 @@ def train(
         steps: the schedule.
         parameters: initial parameters as jets of the degree wanted; their higher coefficients are usually zero.
         weight: multiplies the gradient of a step's loss by the weight of the step's unit.
+        start: steps before it are taken without jets, since all higher coefficients are zero till then: a unit's axis
+            has nothing to say before the unit's first visit.
         fuse: whether to compile the optimiser's update into one pass.
         on_step: called after every step with its index.
     """
-    current = dict(parameters)
+    current = {name: jet.truncate(parameter, 0) if start else parameter for name, parameter in parameters.items()}
     first = {name: jet.zeros_like(parameter) for name, parameter in current.items()}
     second = {name: jet.zeros_like(parameter) for name, parameter in current.items()}
-    update = fused(adam_update) if fuse else adam_update
     like = next(iter(current.values())).constant
     for index, step in enumerate(steps):
+        if start and index == start:
+            for jets in (current, first, second):
+                jets.update({name: _lifted(jets[name], to=parameter) for name, parameter in parameters.items()})
         logits, pull = forward(model, current, step.inputs)
         gradients = pull(weight(loss_gradient(logits, step.targets), step.unit))
         rates = adam_rates(training, index, len(steps)).to(like)
+        update = fused(adam_update) if fuse and index >= start else adam_update
         for name, gradient in gradients.items():
             current[name], first[name], second[name] = update(current[name], first[name], second[name], gradient, rates)
         on_step(index)
     return current
+
+
+def _lifted(plain: Jet, *, to: Jet) -> Jet:
+    """An ordinary number as a jet with zero higher coefficients."""
+    return Jet(plain.constant, jet.zeros_like(to).higher)
 
 
 def along_directions(directions: Coefficient) -> Callable[[Jet, int], Jet]:

@@ -1,11 +1,15 @@
-"""Random jets for property-based tests."""
+"""Random jets for property-based tests, and training along any directions."""
 
 from __future__ import annotations
 
 import torch
 from hypothesis import strategies as st
 
+from engine.configuration import SketchConfiguration
+from engine.directions import planes as planes_of
 from engine.jet import Jet
+from engine.sketch import train_block
+from engine.train import Step
 
 degrees = st.integers(min_value=0, max_value=6)
 seeds = st.integers(min_value=0, max_value=2**31 - 1)
@@ -23,3 +27,9 @@ def random_jet(seed: int, degree: int, planes: int, shape: tuple[int, ...] = (3,
     if positive:
         constant = 0.5 + 1.5 * torch.sigmoid(constant)
     return Jet(constant, tuple(tuple(normal(2, *shape) for _ in range(planes)) for _ in range(degree)))
+
+
+def train_along(configuration: SketchConfiguration, steps: list[Step], rows: torch.Tensor) -> dict[str, Jet]:
+    """Train along complex directions, of shape [K, m]."""
+    place = steps[0].inputs.device
+    return train_block(configuration, steps, planes_of(rows, dtype=configuration.torch_dtype, device=place))

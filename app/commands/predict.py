@@ -24,6 +24,9 @@ def predict(
     document: Annotated[list[int] | None, typer.Option(help="Delete this document number; repeatable.")] = None,
     unit: Annotated[list[str] | None, typer.Option(help="Delete this unit; repeatable.")] = None,
     subset: Annotated[str | None, typer.Option(help="Delete this subset.")] = None,
+    estimator: Annotated[
+        Literal["auto", "sphere", "axes"], typer.Option(help="auto: axes, if there are any.")
+    ] = "auto",
     degree: Annotated[str, typer.Option(help="Highest order in the estimate, or auto.")] = "auto",
     downweight: Annotated[list[float] | None, typer.Option(help="Between 0 and 1; repeatable for a curve.")] = None,
     confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
@@ -59,6 +62,7 @@ def predict(
             downweights=downweight or [1.0],
             confidence=confidence,
             average=average,
+            estimator=estimator,
         )
     console.print(
         f"{artifact.label} without {len(resolved.units):,} units ({resolved.documents:,} documents); "
@@ -70,7 +74,7 @@ def predict(
 
 def _table(predictions: list[Prediction], confidence: float) -> Table:
     table = Table(
-        "loss on", "downweight", "baseline", "estimate", "± std. error", f"{confidence:.0%} interval", "degree"
+        "loss on", "downweight", "baseline", "estimate", "± std. error", f"{confidence:.0%} interval", "estimator"
     )
     for prediction in predictions:
         points = prediction.curve or (prediction,)
@@ -82,6 +86,6 @@ def _table(predictions: list[Prediction], confidence: float) -> Table:
                 f"{point.estimate:.4f}",
                 f"{point.standard_error:.4f}",
                 f"{point.interval[0]:.4f} … {point.interval[1]:.4f}",
-                str(prediction.degree),
+                f"{prediction.estimator}, degree {prediction.degree}",
             )
     return table

@@ -21,8 +21,12 @@ from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
+from engine.sketch import direction_steps
 from engine.terminal import progress_bar
 from engine.train import TrainingConfiguration
+
+MOST_AXES = 4_000
+"""Units up to which axes are built where nothing else is said: about 200 MB of the default model, and minutes."""
 
 app = typer.Typer(help="Build, list and evaluate sketches.", no_args_is_help=True)
 
@@ -31,7 +35,13 @@ app = typer.Typer(help="Build, list and evaluate sketches.", no_args_is_help=Tru
 def build(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch; new, or one of the same dataset.")],
     dataset: Annotated[str, typer.Option(help="Name of the dataset.")],
-    directions: Annotated[int, typer.Option(help="Random directions, k.")] = 500,
+    axes: Annotated[
+        bool | None, typer.Option(help=f"Exact first orders; by default up to {MOST_AXES:,} units.")
+    ] = None,
+    directions: Annotated[
+        int | None, typer.Option(help="Random directions, k; by default none beside axes, else 500.")
+    ] = None,
+    anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 384,
     degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
     ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
     seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
@@ -49,18 +59,34 @@ def build(
     """Train a model and sketch its training run; the result becomes the sketch's current version."""
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
-            vocabulary = catalog.load_documents(session, catalog.get_dataset(session, dataset)).vocabulary
+            documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
+        with_axes = documents.unit_count <= MOST_AXES if axes is None else axes
         configuration = SketchConfiguration(
             model=ModelConfiguration(
-                vocabulary=vocabulary, layers=layers, width=width, heads=heads, context=context, seed=model_seed
+                vocabulary=documents.vocabulary,
+                layers=layers,
+                width=width,
+                heads=heads,
+                context=context,
+                seed=model_seed,
             ),
             training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
+            axes=with_axes,
+            anchors=anchors,
             ensemble=ensemble,
-            directions=directions,
+            directions=(0 if with_axes else 500) if directions is None else directions,
             degree=degree,
             seed=seed,
             dtype=dtype,
             block=block,
+        )
+        parts = [f"{documents.unit_count:,} axes and {anchors:,} retrained anchors"] if with_axes else []
+        parts += [f"{configuration.directions:,} random directions"] if configuration.directions else []
+        megabytes = configuration.size_bytes(documents.unit_count) / 1e6
+        console.print(
+            f"Building {' and '.join(parts)} to order {degree}: {megabytes:.1f} MB, "
+            f"{direction_steps(configuration, documents):,} direction·steps.",
+            highlight=False,
         )
         with progress_bar("Sketching", "direction·steps", console=console) as progress:
             version = build_sketch(
@@ -72,7 +98,7 @@ def build(
 @app.command("list")
 def list_() -> None:
     """Show all sketches and their versions."""
-    table = Table("version", "current", "state", "dataset", "directions", "degree", "MB", "added")
+    table = Table("version", "current", "state", "dataset", "axes", "directions", "degree", "MB", "added")
     with opened() as (_, database), transaction(database, writes=False) as session:
         for sketch in catalog.list_sketches(session, limit=1000, offset=0).items:
             for version in catalog.list_versions(session, sketch, limit=1000, offset=0).items:
@@ -81,6 +107,7 @@ def list_() -> None:
                     "yes" if version.id == sketch.current_version_id else "",
                     version.state,
                     sketch.dataset.name,
+                    "yes" if version.configuration.get("axes") else "no",
                     str(version.configuration["directions"]),
                     str(version.configuration["degree"]),
                     f"{version.size_bytes / 1e6:.1f}",

@@ -61,6 +61,7 @@ def predict(
         downweights=question.downweights(),
         confidence=question.confidence,
         average=question.average,
+        estimator=question.estimator,
     )
     return PredictAnswer(
         sketch=version.sketch.name,

@@ -94,6 +94,11 @@ class PredictRequest(RequestBody):
     )
     delete: Deletion
     measurements: list[MeasurementBody] = Field(min_length=1, max_length=64, description="Answered in this order.")
+    estimator: Literal["auto", "sphere", "axes"] = Field(
+        default="auto",
+        description="sphere averages random directions, axes sums what every unit does alone; auto takes axes where the"
+        " sketch has them.",
+    )
     degree: Degree = Field(
         default="auto",
         description="The highest order of the expansion, up to the sketch's; auto chooses it for each answer.",
@@ -149,15 +154,19 @@ class PredictionAnswer(Answer):
     baseline: float = Field(description="The measurement of the model as it was trained.")
     estimate: float = Field(description="The estimated counterfactual.")
     change: float = Field(description="estimate - baseline.")
-    standard_error: float = Field(description="Of the estimate, from the random directions alone.")
+    standard_error: float = Field(
+        description="Of the estimate: from the random directions, or as calibrated on retrained models."
+    )
     interval: tuple[float, float] = Field(description="At the confidence asked; holds what higher orders may add, too.")
     degree: int = Field(description="The highest order in the estimate.")
     terms: list[TermAnswer] = Field(description="All orders that the sketch has.")
     curve: Annotated[list[CurvePointAnswer] | None, _NullIfEmpty] = Field(
         description="The estimate at every downweight; null where one was asked."
     )
-    estimator: str
-    average: str
+    estimator: Literal["sphere", "axes"] = Field(description="That gave the estimate.")
+    average: Literal["mean", "median_of_means"] | None = Field(
+        description="Of the random directions; null where none were used."
+    )
 
 
 class PredictAnswer(Answer):

@@ -169,7 +169,7 @@ def damage(path: Path, how: str) -> None:
             file = path / "parameters.safetensors"
             file.write_bytes(file.read_bytes()[:-1])
         case "damaged":
-            file = path / "block-00000.safetensors"
+            file = path / "directions-00000.safetensors"
             content = bytearray(file.read_bytes())
             content[-1] ^= 1
             file.write_bytes(content)

@@ -14,12 +14,13 @@ from engine.configuration import SketchConfiguration
 from engine.directions import directions, overlaps
 from engine.documents import Documents
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
-from engine.estimate import Question, check_units, derivative_norms, predict, term_samples
+from engine.estimate import Question, check_units, predict
 from engine.jet import Jet
 from engine.measure import Measurement, Table, loss_of, tabulate
 from engine.model import target_probabilities
-from engine.sketch import train_block
+from engine.sphere import derivative_norms, term_samples
 from engine.train import Step, constant_jets, train
+from tests.strategies import train_along
 
 SIGMAS = 5
 MEASUREMENT = Measurement(text="face")
@@ -32,7 +33,7 @@ def rows(documents: Documents) -> Tensor:
 
 @pytest.fixture(scope="module")
 def table(configuration: SketchConfiguration, steps: list[Step], rows: Tensor) -> Table:
-    return tabulate(MEASUREMENT, configuration.model, train_block(configuration, steps, rows))
+    return tabulate(MEASUREMENT, configuration.model, train_along(configuration, steps, rows))
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +96,9 @@ def test_a_complete_unitary_block_gives_the_first_order_exactly(
 ) -> None:
     m = documents.unit_count
     rows = directions("unitary", 3, m, 0, m)
-    table = tabulate(MEASUREMENT, configuration.model, train_block(configuration, steps, rows))
+    table = tabulate(MEASUREMENT, configuration.model, train_along(configuration, steps, rows))
     units = torch.tensor([1, 4, 6])
-    answer = predict(table, overlaps(rows, units), units=m, deleted=3, ensemble="unitary", question=Question(degree=1))
+    answer = predict(table, units, overlaps(rows, units), units=m, ensemble="unitary", question=Question(degree=1))
     assert answer.change == pytest.approx(exact_terms[1].item(), rel=1e-9)
     assert answer.standard_error < 1e-12
 
@@ -111,9 +112,7 @@ def test_the_finite_population_error_of_the_unitary_ensemble_is_its_scatter(docu
     for seed in range(400):
         rows = directions("unitary", seed, m, 0, count)
         linear = fake_table((rows @ gradient)[None])
-        answer = predict(
-            linear, overlaps(rows, units), units=m, deleted=3, ensemble="unitary", question=Question(degree=1)
-        )
+        answer = predict(linear, units, overlaps(rows, units), units=m, ensemble="unitary", question=Question(degree=1))
         answers.append(answer.change)
         errors.append(answer.standard_error**2)
     scatter = torch.tensor(answers).std().item()
@@ -205,7 +204,7 @@ def test_what_is_no_deletion_set_is_refused(units: list[int], message: str) -> N
 
 
 def ask(table: Table, overlap: Tensor, units: int, question: Question):  # type: ignore[no-untyped-def]
-    return predict(table, overlap, units=units, deleted=3, ensemble="sphere", question=question)
+    return predict(table, torch.tensor([0, 1, 2]), overlap, units=units, ensemble="sphere", question=question)
 
 
 def fake_table(coefficients: Tensor) -> Table:

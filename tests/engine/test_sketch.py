@@ -73,7 +73,7 @@ def test_what_a_worker_is_refused_ends_the_build_with_its_error(
     def remove_the_workspace(done: int, total: int) -> None:
         shutil.rmtree(tmp_path / "a.partial", ignore_errors=True)
 
-    with pytest.raises(ArtifactError, match=r"block-0000\d.safetensors can't be written"):
+    with pytest.raises(ArtifactError, match=r"directions-0000\d.safetensors can't be written"):
         build(documents, configuration, tmp_path / "a", workers=2, progress=remove_the_workspace)
     assert not (tmp_path / "a").exists()
 
@@ -131,13 +131,13 @@ def test_a_killed_build_leaves_no_artifact_and_goes_on_to_the_same_bits(tmp_path
     kept: list[int] = []
     for blocks_to_wait_for in (1, 4, 9):
         process = start(killed)
-        wait_until(lambda wanted=blocks_to_wait_for: len(list(workspace.glob("block-*.safetensors"))) >= wanted)  # type: ignore[misc]
+        wait_until(lambda wanted=blocks_to_wait_for: len(list(workspace.glob("directions-*.safetensors"))) >= wanted)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not killed.exists()
         with pytest.raises(ArtifactError):
             open_artifact(workspace)
-        kept.append(max(path.stat().st_mtime_ns for path in workspace.glob("block-00000.safetensors")))
+        kept.append(max(path.stat().st_mtime_ns for path in workspace.glob("directions-00000.safetensors")))
     assert start(killed).wait() == 0
     assert len(set(kept)) == 1  # the first block was never trained again
     assert not workspace.exists()
@@ -197,12 +197,12 @@ def test_a_training_that_diverges_is_refused(
 
 
 def truncate(path: Path) -> None:
-    with (path / "block-00001.safetensors").open("r+b") as file:
+    with (path / "directions-00001.safetensors").open("r+b") as file:
         file.truncate(100)
 
 
 def flip_a_bit(path: Path) -> None:
-    with (path / "block-00001.safetensors").open("r+b") as file:
+    with (path / "directions-00001.safetensors").open("r+b") as file:
         file.seek(-5, os.SEEK_END)
         byte = file.read(1)[0]
         file.seek(-5, os.SEEK_END)
@@ -219,8 +219,8 @@ def edit_manifest(change: Callable[[dict[str, object]], object]) -> Callable[[Pa
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (truncate, "block-00001.safetensors has 100 bytes"),
-    "flipped bit": (flip_a_bit, "block-00001.safetensors doesn't have its SHA-256"),
+    "truncated": (truncate, "directions-00001.safetensors has 100 bytes"),
+    "flipped bit": (flip_a_bit, "directions-00001.safetensors doesn't have its SHA-256"),
     "missing file": (lambda path: (path / "parameters.safetensors").unlink(), "parameters.safetensors is missing"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "no artifact"),
     "foreign": (lambda path: (path / "manifest.json").write_text('{"format": "other"}'), "Neverseen"),

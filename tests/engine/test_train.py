@@ -17,9 +17,9 @@ from engine.jet import Jet
 from engine.measure import loss_of
 from engine.model import ModelConfiguration, forward, loss_gradient, target_probabilities
 from engine.retrain import retrain
-from engine.sketch import train_block
 from engine.train import Step, TrainingConfiguration, adam_rates, adam_update, constant_jets, schedule
 from tests import oracles, strategies
+from tests.strategies import train_along
 
 
 def loss(configuration: SketchConfiguration, parameters: dict[str, Jet], text: str) -> Jet:
@@ -33,7 +33,7 @@ def test_coefficients_agree_with_complex_training_on_a_circle(
     """12 steps; the oracle's error is about T_{r+16}·radius^16 + 1e-16/radius^r, far below the tolerance."""
     assert len(steps) >= 12
     rows = directions("sphere", 5, documents.unit_count, 0, 2)
-    ours = loss(configuration, train_block(configuration, steps, rows), "fade")
+    ours = loss(configuration, train_along(configuration, steps, rows), "fade")
     for number, row in enumerate(rows):
         expected = oracles.circle(
             configuration.model, configuration.training, documents, row, "fade", radius=0.3, points=16
@@ -48,8 +48,8 @@ def test_training_at_a_degree_and_cutting_equals_training_at_the_lower_degree(
     configuration: SketchConfiguration, documents: Documents, steps: list[Step]
 ) -> None:
     rows = directions("sphere", 1, documents.unit_count, 0, 3)
-    high = train_block(configuration, steps, rows)
-    low = train_block(dataclasses.replace(configuration, degree=2), steps, rows)
+    high = train_along(configuration, steps, rows)
+    low = train_along(dataclasses.replace(configuration, degree=2), steps, rows)
     for name, parameter in low.items():
         for planes, expected in zip(parameter.higher, jet.truncate(high[name], 2).higher, strict=True):
             for plane, other in zip(planes, expected, strict=True):
@@ -123,7 +123,7 @@ def test_deeper_models_train(documents: Documents, configuration: SketchConfigur
     deep = dataclasses.replace(configuration, model=model)
     steps = schedule(model, deep.training, documents, torch.device("cpu"))
     rows = directions("sphere", 5, documents.unit_count, 0, 1)
-    ours = loss(deep, train_block(deep, steps, rows), "bed")
+    ours = loss(deep, train_along(deep, steps, rows), "bed")
     expected = oracles.circle(model, deep.training, documents, rows[0], "bed", radius=0.3, points=16)
     for order, (real, imaginary) in enumerate(ours.higher, start=1):
         mine = complex(real[0], imaginary[0])
@@ -150,7 +150,7 @@ def test_single_precision_stays_close_to_double(configuration: SketchConfigurati
     rows = directions("sphere", 0, documents.unit_count, 0, 8)
     place = torch.device("cpu")
     exact, rounded = (
-        loss(c, train_block(c, schedule(c.model, c.training, documents, place), rows), "cafe")
+        loss(c, train_along(c, schedule(c.model, c.training, documents, place), rows), "cafe")
         for c in (configuration, single)
     )
     assert rounded.constant.item() == pytest.approx(exact.constant.item(), rel=1e-6)

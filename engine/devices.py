@@ -1,0 +1,24 @@
+"""Devices: the one place that knows which there are."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.errors import ConfigurationError
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"There is no device {name!r}; use 'cpu' or 'cuda'.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("The device 'cuda' isn't available here; use 'cpu'.")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"The device {name!r} isn't supported; use 'cpu' or 'cuda'.")
+    return device

@@ -1,0 +1,179 @@
+"""The sphere estimator: random directions average to every order of the change, with a standard error.
+
+For a direction ψ uniform on the complex unit sphere of C^m, and N_r = C(m+r-1, r),
+
+    Z_{r,j} = Re( N_r · <ψ_j, x>^r · y_r(ψ_j) )
+
+has the expectation T_r[x, …, x], the r-th Taylor term of the measurement along the downweight x; so the mean over
+directions estimates the term, its spread gives the standard error, and the sum over r ≤ degree estimates the change.
+(S. Gunn, *How to sketch a learning algorithm*, arXiv 2604.07328.)
+
+**Choice of degree.** Noise grows by a factor with every order while the terms shrink, so the best degree differs from
+answer to answer. Each term is given a normal prior, and the measured value with its standard error then leaves a
+posterior mean and variance. The prior's scale comes, for the first order, from the derivative's norm (E N_1|y_1|² =
+‖T_1‖²): a set's influences add up like random numbers or, in a coherent set, all with one sign; both are held
+possible. For a higher order it comes from the order before it. The estimated squared error of a degree is the
+sampling variance of the terms kept plus the posterior second moment of what is left out. The degree with the least is
+taken; its root is the bar.
+
+The theorem's own bound isn't used as a bar: its constants ask for analyticity far beyond where training is analytic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from engine.directions import Ensemble, dimension, remaining_fraction
+
+Average: TypeAlias = Literal["mean", "median_of_means"]
+
+_TAIL = 2.0
+"""All orders beyond the sketch's, as a multiple of the last one: a geometric series of ratio 2/3. Among single
+deletions the slowest are the first documents of the run, when Adam's second moment rests on few gradients: about 2."""
+
+
+def term_samples(coefficients: Tensor, overlaps: Tensor, units: int) -> Tensor:
+    """Z_{r,j} of every order and direction.
+
+    Args:
+        coefficients: y_r(ψ_j), complex128 of shape [S, K].
+        overlaps: <ψ_j, x>, complex128 of shape [K].
+        units: m.
+
+    Returns:
+        float64 of shape [S, K].
+    """
+    highest = len(coefficients)
+    factors = torch.tensor([float(dimension(units, r)) for r in range(1, highest + 1)], dtype=torch.float64)
+    powers = overlaps.expand(highest, -1).cumprod(dim=0)  # <ψ, x>^r for r = 1 … S
+    return (powers * coefficients).real * factors.to(overlaps.device)[:, None]
+
+
+def derivative_norms(coefficients: Tensor, units: int) -> Tensor:
+    """‖T_r‖ of orders 1 … S by E N_r |y_r|² = ‖T_r‖², float64 of shape [S]."""
+    factors = torch.tensor([float(dimension(units, r)) for r in range(1, len(coefficients) + 1)], dtype=torch.float64)
+    return (factors * coefficients.abs().square().mean(dim=1).cpu()).sqrt()
+
+
+class SphereEstimator:
+    """Statistics of the term samples of one measurement and deletion set; orders count from 1."""
+
+    name: Literal["sphere"] = "sphere"
+
+    def __init__(
+        self,
+        coefficients: Tensor,
+        overlaps: Tensor,
+        *,
+        units: int,
+        deleted: int,
+        ensemble: Ensemble,
+        average: Average,
+        confidence: float,
+    ) -> None:
+        """Take the samples of every order.
+
+        Args:
+            coefficients: y_r(ψ_j), complex128 of shape [S, K].
+            overlaps: <ψ_j, 1_D>, complex128 of shape [K].
+            units: m.
+            deleted: |D|.
+            ensemble: of the directions.
+            average: over the directions.
+            confidence: of the interval; decides the number of groups of a median of means.
+        """
+        samples = term_samples(coefficients, overlaps, units)
+        self.highest, self.count = samples.shape
+        self.average: Average = average
+        self._quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+        influence = coefficients[0].abs().square().mean().item()  # ‖T_1‖²/m: mean squared first-order effect of a unit
+        # Expected squared first term of a random and of a coherent set of this size.
+        self._sizes = (deleted * influence, deleted**2 * influence)
+        self.groups = 1
+        if average == "median_of_means":
+            self.groups = min(math.ceil(8 * math.log(1 / (1 - confidence))), self.count)
+        self._values = self._average(samples).tolist()
+        # Order 1 of a unitary ensemble is sampled without replacement; groups break its blocks up, and count as
+        # independent.
+        remaining = remaining_fraction(ensemble, units, self.count) if self.groups == 1 else 1.0
+        scaled = samples - samples.mean(dim=1, keepdim=True)
+        scaled[0] *= math.sqrt(remaining)
+        spread = 1.0 if self.groups == 1 else math.pi / 2  # variance of a median over that of a mean, if normal
+        self._covariance = (scaled @ scaled.T * (spread / (self.count * (self.count - 1)))).cpu()
+
+    def change(self, degree: int, downweight: float) -> float:
+        """Estimated change with orders 1 … degree."""
+        return sum(self.value(r) * downweight**r for r in range(1, degree + 1))
+
+    def term(self, r: int, downweight: float) -> tuple[float, float]:
+        """Order r of the change, and its standard error."""
+        return self.value(r) * downweight**r, math.sqrt(self.term_variance(r)) * downweight**r
+
+    def standard_error(self, degree: int, downweight: float) -> float:
+        """Of the change, from the directions alone."""
+        return math.sqrt(self.variance(degree, downweight))
+
+    def reach(self, degree: int, downweight: float) -> float:
+        """Half of the interval."""
+        return self._quantile * math.sqrt(self.squared_error(degree, downweight))
+
+    def _average(self, samples: Tensor) -> Tensor:
+        if self.groups == 1:
+            return samples.mean(dim=1)
+        means = torch.stack([group.mean(dim=1) for group in samples.tensor_split(self.groups, dim=1)])
+        return means.quantile(0.5, dim=0)
+
+    def value(self, r: int) -> float:
+        """Order r of the change."""
+        return float(self._values[r - 1])
+
+    def term_variance(self, r: int) -> float:
+        """Sampling variance of order r."""
+        return float(self._covariance[r - 1, r - 1])
+
+    def variance(self, degree: int, downweight: float) -> float:
+        """Of the sum of orders 1 … degree."""
+        weights = torch.tensor([downweight**r for r in range(1, degree + 1)], dtype=torch.float64)
+        return max(float(weights @ self._covariance[:degree, :degree] @ weights), 0.0)
+
+    def posterior(self, downweight: float) -> list[tuple[float, float]]:
+        """Posterior mean and variance of every term, and of all together beyond the sketch's degree."""
+        moments: list[tuple[float, float]] = []
+        scales = [size * downweight**2 for size in self._sizes]
+        for r in range(1, self.highest + 1):
+            moments.append(
+                _posterior(self.value(r) * downweight**r, self.term_variance(r) * downweight ** (2 * r), scales)
+            )
+            mean, variance = moments[-1]
+            scales = [mean**2 + variance]  # the next term is expected to be no larger than this one
+        return [*moments, (0.0, _TAIL**2 * scales[0])]
+
+    def squared_error(self, degree: int, downweight: float) -> float:
+        """Estimated squared error of the estimate that keeps orders 1 … degree."""
+        left_out = self.posterior(downweight)[degree:]
+        bias = sum(mean for mean, _ in left_out)
+        return self.variance(degree, downweight) + bias**2 + sum(variance for _, variance in left_out)
+
+    def best_degree(self, downweight: float) -> int:
+        """The degree with the least estimated squared error."""
+        return min(range(self.highest + 1), key=lambda q: self.squared_error(q, downweight))
+
+
+def _posterior(value: float, noise: float, scales: Sequence[float]) -> tuple[float, float]:
+    """Mean and variance of a number that was measured with a noise variance, under an even mixture of N(0, scale)."""
+    if noise == 0:
+        return value, 0.0
+    likelihoods = [NormalDist(0, math.sqrt(scale + noise)).pdf(value) for scale in scales]
+    total = sum(likelihoods)
+    shrinks = [scale / (scale + noise) for scale in scales]
+    # Where every likelihood underflows, the value is far outside of all scales: the widest explains it best.
+    weights = [likelihood / total for likelihood in likelihoods] if total else [float(s == max(scales)) for s in scales]
+    mean = sum(w * shrink * value for w, shrink in zip(weights, shrinks, strict=True))
+    second = sum(w * ((shrink * value) ** 2 + shrink * noise) for w, shrink in zip(weights, shrinks, strict=True))
+    return mean, max(second - mean**2, 0.0)
