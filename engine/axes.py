@@ -14,7 +14,7 @@ probability is held there, since a truncated sum can leave the positive numbers.
 models really retrained without some hundreds of random and coherent sets. For each measurement their true values are
 known, so a linear model of log |error| is fitted on features of a set (`_features`), and the quantile of what it leaves
 makes the bar: split conformal prediction with a learned scale (Lei et al. 2018), by cross-validation. The degree is the
-one with the least error on the anchors.
+one with the least typical error on the anchors, by geometric mean: a mean of squares would listen to the largest only.
 
 **Truncation** joins the bar apart from that: the first documents of a run expand slowly, since Adam's second moment
 rests on few gradients there, and few anchors hold one of them. Each unit's last order, times `TAIL`, stands for its
@@ -83,7 +83,7 @@ class Calibration:
     """What the anchors say of one measurement.
 
     Attributes:
-        degree: with the least error on them.
+        degree: with the least typical error on them.
         center: mean of each feature, shape [F].
         spread: standard deviation of each feature.
         weights: of the standardised features, for the logarithm of the error.
@@ -229,7 +229,7 @@ def calibrate(table: AxisTable, anchors: Anchors, truth: Tensor) -> Calibration:
     squares = truth.new_zeros(anchors.count).index_add_(0, anchors.owners, effects(table, 1).square()[anchors.members])
     sizes = torch.bincount(anchors.owners, minlength=anchors.count).to(truth)
     errors = (losses(table, sums) - truth[:, None]).abs()
-    degree = 1 + int(errors[:, 1:].square().mean(dim=0).argmin())
+    degree = 1 + int((errors[:, 1:] + _TINY).log().mean(dim=0).argmin())
     inputs = features(table, sums, squares, sizes)
     center, spread = inputs.mean(dim=0), inputs.std(dim=0)
     center[0], spread[0] = 0, 1  # the constant stays one
