@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.commands import datasets, predict, serve, sketches, subsets
 from app.commands.demo import demo
@@ -51,6 +51,10 @@ def main() -> None:
         refuse(str(error))
     except OperationalError:
         refuse("The catalog's database can't be reached, or is busy. Is NEVERSEEN_DATABASE_URL right, and does it run?")
+    except SQLAlchemyError as error:
+        refuse(f"The catalog can't be used: {type(error).__name__}. Is NEVERSEEN_DATABASE_URL right?")
+    except OSError as error:
+        refuse(f"A file or directory can't be used: {error.strerror}.")
     except ValidationError as error:  # of the settings
         refuse("; ".join(f"NEVERSEEN_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
 

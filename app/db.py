@@ -85,7 +85,7 @@ def transaction(database: Database, *, writes: bool = True) -> Iterator[Session]
 
     Args:
         database: the catalog's.
-        writes: whether the block may write. A reading transaction sees one state of the database, and holds nobody up.
+        writes: whether the block may write. A reading transaction holds nobody up.
     """
     with Session(writing(database) if writes else database, expire_on_commit=False) as session, session.begin():
         yield session

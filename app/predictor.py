@@ -57,7 +57,7 @@ class Predictor:
             resident_bytes: budget for sketches.
             table_cache_bytes: budget for the measurement tables of all of them.
         """
-        self._device = device
+        self._device, self._resident_bytes = device, resident_bytes
         self._tables = table_cache(table_cache_bytes)
         self._sketches: ByteCache[Artifact, ResidentSketch] = ByteCache(
             resident_bytes, size=lambda sketch: sketch.size_bytes
@@ -125,4 +125,9 @@ class Predictor:
 
     def _load(self, artifact: Artifact) -> ResidentSketch:
         opened = open_artifact(artifact.path, checksum=artifact.checksum)
-        return ResidentSketch(opened, device=self._device, tables=self._tables)
+        sketch = ResidentSketch(opened, device=self._device, tables=self._tables)
+        if sketch.size_bytes > self._resident_bytes:
+            raise ArtifactError(
+                f"it takes {sketch.size_bytes:,} bytes, and NEVERSEEN_RESIDENT_BYTES allows {self._resident_bytes:,}."
+            )
+        return sketch

@@ -31,6 +31,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine.errors import QuestionError
+
 FLOOR = 0.05
 """Of the baseline probability: no estimate of a token's probability falls below."""
 
@@ -97,10 +99,19 @@ class Calibration:
     scores: Tensor
 
     def half_width(self, described: Tensor, confidence: float) -> float:
-        """Half of the interval of a set with these features; the widest score where there are too few anchors."""
-        fitted = float(((described - self.center) / self.spread) @ self.weights)
+        """Half of the interval of a set with these features.
+
+        Raises:
+            QuestionError: a confidence that so few anchors can't tell.
+        """
         rank = math.ceil((len(self.scores) + 1) * confidence)
-        return math.exp(fitted + float(self.scores[min(rank, len(self.scores)) - 1]))
+        if rank > len(self.scores):
+            most = len(self.scores) / (len(self.scores) + 1)
+            raise QuestionError(
+                f"{len(self.scores)} anchors can't tell an interval of confidence {confidence}; at most {most:.4f}."
+            )
+        fitted = float(((described - self.center) / self.spread) @ self.weights)
+        return math.exp(fitted + float(self.scores[rank - 1]))
 
 
 def losses(table: AxisTable, sums: Tensor, downweight: float = 1.0) -> Tensor:
@@ -237,7 +248,7 @@ def calibrate(table: AxisTable, anchors: Anchors, truth: Tensor) -> Calibration:
     standard = (inputs - center) / spread
     target = (errors[:, degree] + _TINY).log()
     scores = torch.empty_like(target)
-    folds = torch.arange(anchors.count, device=truth.device) % FOLDS
+    folds = torch.arange(anchors.count, device=truth.device) // 2 % FOLDS  # random and coherent sets take turns
     for fold in range(FOLDS):
         held_out = folds == fold
         weights = _ridge(standard[~held_out], target[~held_out])
@@ -253,5 +264,6 @@ def calibrate(table: AxisTable, anchors: Anchors, truth: Tensor) -> Calibration:
 
 def _ridge(inputs: Tensor, target: Tensor) -> Tensor:
     penalty = _RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
+    penalty[0, 0] = 0  # the constant is no effect to shrink
     weights: Tensor = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ target)
     return weights

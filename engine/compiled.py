@@ -6,7 +6,6 @@ Fused and plain execution agree to rounding, not to the bit, so a build decides 
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -20,11 +19,24 @@ WORTHWHILE_WORK = 20_000
 
 
 def worth_fusing(work: int) -> bool:
-    """Whether to fuse a build of so many direction·steps: it is large enough, and a C++ compiler is found."""
-    return work >= WORTHWHILE_WORK and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    """Whether to fuse a build of so many direction·steps: it is large enough, and compiling works here."""
+    return work >= WORTHWHILE_WORK and _compiling_works()
 
 
 @functools.cache
 def fused(function: Callable[P, R]) -> Callable[P, R]:
     """The function, compiled once for all sizes of its tensors."""
     return torch.compile(function, dynamic=True)
+
+
+@functools.cache
+def _compiling_works() -> bool:
+    """Tried once, since what it takes (a compiler that torch knows, Python's headers) isn't told by looking."""
+    try:
+        return bool((fused(_one_more)(torch.zeros(2)) == 1).all())
+    except Exception:  # noqa: BLE001 - torch documents no common class; whatever it is, plain execution works
+        return False
+
+
+def _one_more(x: torch.Tensor) -> torch.Tensor:
+    return x + 1

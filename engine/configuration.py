@@ -101,9 +101,10 @@ class SketchConfiguration:
         return axes + (_parts("directions", self.directions, self.block) if self.directions else [])
 
     def size_bytes(self, units: int) -> int:
-        """Of the coefficients: S · P complex numbers a direction, and as many real ones a unit's axis."""
-        reals = 2 * self.directions + (units if self.axes else 0)
-        return reals * self.degree * self.model.parameter_count * self.torch_dtype.itemsize
+        """Of an artifact: S · P complex numbers a direction, as many real ones a unit's axis, and P an anchor."""
+        reals = self.degree * (2 * self.directions + (units if self.axes else 0))
+        models = 2 + (self.anchors if self.axes else 0)  # initial and trained, and one an anchor
+        return (reals + models) * self.model.parameter_count * self.torch_dtype.itemsize
 
 
 def _parts(kind: BlockKind, count: int, most: int) -> list[Block]:

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import random
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,9 @@ from engine.errors import DocumentsError, UnknownCharacterError
 
 Format: TypeAlias = Literal["auto", "text", "csv", "jsonl"]
 Record: TypeAlias = tuple[str, str | None]  # a document's text and its subject
+
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, surrogates, line and paragraph separators
+_LONGEST_SUBJECT = 200
 
 _FORMAT_OF_SUFFIX: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -72,6 +76,8 @@ class Documents:
         unit_numbers: dict[str, int] = {}
         unit_of = []
         for number, subject in enumerate(subjects):
+            if subject and len(subject) > _LONGEST_SUBJECT:
+                raise DocumentsError(f"The subject of document {number} has over {_LONGEST_SUBJECT} characters.")
             if not subject:
                 raise DocumentsError(f"Document {number} has no subject, and others have: give every document one.")
             unit_of.append(unit_numbers.setdefault(subject, len(unit_numbers)))
@@ -164,7 +170,7 @@ def parse_documents(content: str, *, format: Format = "auto") -> Documents:
 
 
 def _parse_text(content: str) -> Iterator[Record]:
-    for line, text in enumerate(content.splitlines(), start=1):
+    for line, text in enumerate(content.split("\n"), start=1):
         if text.strip():  # a blank line separates, it is no document
             _check_text(text.strip(), "The document", line)
             yield text.strip(), None
@@ -193,8 +199,8 @@ def _parse_jsonl(content: str) -> Iterator[Record]:
             continue
         try:
             row = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deeply nested, or a huge number"
             raise DocumentsError(f"Not JSON: {reason}.", line=line) from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise DocumentsError("Each line must be an object with a string 'text'.", line=line)
@@ -213,7 +219,7 @@ def _record(text: str, subject: str | None, line: int) -> Record:
 def _check_text(text: str, what: str, line: int | None = None) -> None:
     if not text:
         raise DocumentsError(f"{what} is empty.", line=line)
-    control = next((c for c in text if not c.isprintable()), None)
+    control = next((c for c in text if unicodedata.category(c) in _UNPRINTABLE), None)
     if control is not None:
         # PostgreSQL can't store NUL, a text file can't give a line break back, and a lone surrogate isn't UTF-8.
         raise DocumentsError(f"{what} holds the unprintable character {control!r}.", line=line)

@@ -20,6 +20,9 @@ from engine.errors import DegreeError, DeletionSetError, DownweightError, Questi
 from engine.measure import Measurement, Table
 from engine.sphere import Average, SphereEstimator
 
+LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.999
+"""Beyond, an interval would rest on tails that neither directions nor anchors show."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
@@ -27,8 +30,9 @@ class Term:
 
     Attributes:
         degree: r.
-        value: estimate of T_r[x, …, x], in the measurement's unit.
-        standard_error: of the value, from the directions.
+        value: in the measurement's unit: of "sphere" an estimate of T_r[x, …, x]; of "axes" what the order adds to the
+            loss read out of the probabilities, without interactions between units.
+        standard_error: of the value, from the directions; 0 for "axes", which has no sampling error.
     """
 
     degree: int
@@ -85,7 +89,7 @@ class Question:
         estimator: "auto" takes the axes where the sketch has them.
         degree: "auto", or 0 … S.
         downweights: each in [0, 1]; at least one.
-        confidence: of the interval, in (0, 1).
+        confidence: of the interval, from `LEAST_CONFIDENCE` to `MOST_CONFIDENCE`.
         average: "mean", or "median_of_means" over ceil(8 ln(1/(1-confidence))) groups, which heavy tails can't move.
 
     Raises:
@@ -106,8 +110,10 @@ class Question:
         for downweight in self.downweights:
             if not 0 <= downweight <= 1:
                 raise DownweightError(f"The downweight {downweight} lies outside [0, 1].")
-        if not 0 < self.confidence < 1:
-            raise QuestionError(f"The confidence must lie between 0 and 1, not be {self.confidence}.")
+        if not LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE:
+            raise QuestionError(
+                f"The confidence must lie between {LEAST_CONFIDENCE} and {MOST_CONFIDENCE}, not be {self.confidence}."
+            )
 
 
 def predict(

@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from engine.documents import Documents
-from engine.errors import ArtifactError
+from engine.errors import ArtifactError, DeletionSetError
 from engine.estimate import Question
 from engine.measure import Measurement, measure_models
 from engine.resident import ResidentSketch
@@ -57,7 +57,14 @@ class Accuracy:
 
 
 def random_sets(documents: Documents, *, sizes: Sequence[int], count: int, seed: int) -> list[DeletionSet]:
-    """`count` uniformly random sets of every size."""
+    """`count` uniformly random sets of every size.
+
+    Raises:
+        DeletionSetError: a size that isn't below the number of units.
+    """
+    too_large = next((size for size in sizes if size >= documents.unit_count), None)
+    if too_large is not None:
+        raise DeletionSetError(f"A random set of {too_large} isn't a part of {documents.unit_count} units.")
     generator = random.Random(seed)
     units = range(documents.unit_count)
     return [
@@ -98,7 +105,7 @@ def evaluate(
     Args:
         sketch: that answers.
         documents: that it was built from.
-        sets: deletion sets.
+        sets: deletion sets; those among the sketch's anchors are left out, since its bars were made of them.
         measurements: asked for every set.
         question: how to ask; one downweight of 1.
         progress: of the retrains.
@@ -109,12 +116,14 @@ def evaluate(
     if documents.fingerprint != sketch.artifact.manifest.plan.source.fingerprint:
         raise ArtifactError("The sketch was built from other documents (their fingerprints differ).")
     question = question or Question()
+    calibrated_on = set(sketch.anchor_sets())
+    sets = [deletion for deletion in sets if deletion.units not in calibrated_on]
     answers = [sketch.predict(measurements, deletion.units, question) for deletion in sets]
     models = retrain(
         documents,
         sketch.configuration,
         [deletion.units for deletion in sets],
-        device=sketch.device.type,
+        device=str(sketch.device),
         progress=progress,
     )
     truth = np.stack(

@@ -126,6 +126,14 @@ class ResidentSketch:
             for table in tables
         ]
 
+    def anchor_sets(self) -> list[tuple[int, ...]]:
+        """The deletion sets that axes' bars were calibrated on."""
+        if self.anchors is None:
+            return []
+        sets = self.anchors[0]
+        sizes = torch.bincount(sets.owners, minlength=sets.count).tolist()
+        return [tuple(units.tolist()) for units in torch.split(sets.members, sizes)]
+
     def _load(self) -> tuple[dict[str, Jet], dict[str, Jet] | None, tuple[Anchors, dict[str, Tensor]] | None]:
         """Jets along the directions, jets along the axes, and the anchors with their models."""
         configuration, path = self.configuration, self.artifact.path

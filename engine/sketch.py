@@ -264,6 +264,8 @@ def _retrain_anchors(
         device=str(device),
         progress=lambda done, total: report(len(sets)),
     )
+    if not all(matrix.isfinite().all() for matrix in models.values()):
+        raise ConfigurationError("Retraining without an anchor diverged. Lower learning_rate or raise epsilon.")
     return {
         "models": torch.cat([matrix.flatten(1) for matrix in models.values()], dim=1),
         "members": torch.tensor([unit for units in sets for unit in units]),
@@ -275,6 +277,8 @@ def _existing(destination: Path, plan: Plan) -> Artifact:
     if not (destination / MANIFEST).exists():
         raise ConfigurationError("The destination exists and is no artifact; choose another place.")
     artifact = open_artifact(destination)
-    if artifact.manifest.plan != plan:
+    # How it was executed decides the last bits only: a finished artifact is as good from another machine.
+    found = artifact.manifest.plan
+    if (found.configuration, found.source) != (plan.configuration, plan.source):
         raise ConfigurationError("The destination holds another sketch; choose another place, or remove it first.")
     return artifact

@@ -99,13 +99,13 @@ class SphereEstimator:
         if average == "median_of_means":
             self.groups = min(math.ceil(8 * math.log(1 / (1 - confidence))), self.count)
         self._values = self._average(samples).tolist()
-        # Order 1 of a unitary ensemble is sampled without replacement; groups break its blocks up, and count as
-        # independent.
+        # Order 1 of a unitary ensemble is sampled without replacement, which shrinks whatever it varies with; groups
+        # break the ensemble's blocks up, and count as independent.
         remaining = remaining_fraction(ensemble, units, self.count) if self.groups == 1 else 1.0
-        scaled = samples - samples.mean(dim=1, keepdim=True)
-        scaled[0] *= math.sqrt(remaining)
-        spread = 1.0 if self.groups == 1 else math.pi / 2  # variance of a median over that of a mean, if normal
-        self._covariance = (scaled @ scaled.T * (spread / (self.count * (self.count - 1)))).cpu()
+        self._covariance = self._spread(samples)
+        self._covariance[0, :] *= remaining
+        self._covariance[1:, 0] *= remaining
+        self._moments = self.posterior()
 
     def change(self, degree: int, downweight: float) -> float:
         """Estimated change with orders 1 … degree."""
@@ -124,10 +124,22 @@ class SphereEstimator:
         return self._quantile * math.sqrt(self.squared_error(degree, downweight))
 
     def _average(self, samples: Tensor) -> Tensor:
+        return samples.mean(dim=1) if self.groups == 1 else self._group_means(samples).quantile(0.5, dim=1)
+
+    def _spread(self, samples: Tensor) -> Tensor:
+        """Covariance of the averages, of shape [S, S]."""
         if self.groups == 1:
-            return samples.mean(dim=1)
-        means = torch.stack([group.mean(dim=1) for group in samples.tensor_split(self.groups, dim=1)])
-        return means.quantile(0.5, dim=0)
+            return (samples.cov(correction=1) / self.count).reshape(self.highest, self.highest).cpu()
+        means = self._group_means(samples)
+        middle = means.quantile(0.5, dim=1, keepdim=True)
+        # Without the groups that a wild direction moved: else the bar would follow what the median resists.
+        deviation = 1.4826 * (means - middle).abs().quantile(0.5, dim=1, keepdim=True)
+        kept = means.clamp(middle - 3 * deviation, middle + 3 * deviation)
+        # A median varies more than a mean, by π/2 where the numbers are normal.
+        return (math.pi / 2 * kept.cov(correction=1) / self.groups).reshape(self.highest, self.highest).cpu()
+
+    def _group_means(self, samples: Tensor) -> Tensor:
+        return torch.stack([group.mean(dim=1) for group in samples.tensor_split(self.groups, dim=1)], dim=1)
 
     def value(self, r: int) -> float:
         """Order r of the change."""
@@ -142,23 +154,22 @@ class SphereEstimator:
         weights = torch.tensor([downweight**r for r in range(1, degree + 1)], dtype=torch.float64)
         return max(float(weights @ self._covariance[:degree, :degree] @ weights), 0.0)
 
-    def posterior(self, downweight: float) -> list[tuple[float, float]]:
-        """Posterior mean and variance of every term, and of all together beyond the sketch's degree."""
+    def posterior(self) -> list[tuple[float, float]]:
+        """Mean and variance of every term given its sample, and of all together beyond the sketch's degree."""
         moments: list[tuple[float, float]] = []
-        scales = [size * downweight**2 for size in self._sizes]
+        scales: Sequence[float] = self._sizes
         for r in range(1, self.highest + 1):
-            moments.append(
-                _posterior(self.value(r) * downweight**r, self.term_variance(r) * downweight ** (2 * r), scales)
-            )
+            moments.append(_posterior(self.value(r), self.term_variance(r), scales))
             mean, variance = moments[-1]
             scales = [mean**2 + variance]  # the next term is expected to be no larger than this one
         return [*moments, (0.0, _TAIL**2 * scales[0])]
 
     def squared_error(self, degree: int, downweight: float) -> float:
         """Estimated squared error of the estimate that keeps orders 1 … degree."""
-        left_out = self.posterior(downweight)[degree:]
-        bias = sum(mean for mean, _ in left_out)
-        return self.variance(degree, downweight) + bias**2 + sum(variance for _, variance in left_out)
+        left_out = list(enumerate(self._moments, start=1))[degree:]
+        bias = sum(mean * downweight**r for r, (mean, _) in left_out)
+        spread = sum(variance * downweight ** (2 * r) for r, (_, variance) in left_out)
+        return self.variance(degree, downweight) + bias**2 + spread
 
     def best_degree(self, downweight: float) -> int:
         """The degree with the least estimated squared error."""

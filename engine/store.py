@@ -149,6 +149,9 @@ def open_artifact(path: Path, *, checksum: str | None = None) -> Artifact:
             f"manifest.json has SHA-256 {found[:12]}…, expected {checksum[:12]}…: damaged or exchanged."
         )
     manifest = _parse_manifest(content)
+    needed = {PARAMETERS, *(block.file for block in manifest.configuration.blocks(manifest.plan.source.units))}
+    if needed != manifest.files.keys():
+        raise ArtifactError(f"manifest.json doesn't fit its configuration: {min(needed ^ manifest.files.keys())}.")
     for name, file in manifest.files.items():
         _verify(path / name, name, file)
     return Artifact(path=path, manifest=manifest, checksum=found)
@@ -285,6 +288,13 @@ def _parse_manifest(content: bytes) -> Manifest:
 
 
 def _verify(path: Path, name: str, file: File) -> None:
+    try:
+        _compare(path, name, file)
+    except OSError as error:
+        raise ArtifactError(f"{name} can't be read: {_reason(error)}.") from error
+
+
+def _compare(path: Path, name: str, file: File) -> None:
     if not path.is_file():
         raise ArtifactError(f"{name} is missing.")
     if path.stat().st_size != file.bytes:

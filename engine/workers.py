@@ -27,7 +27,12 @@ TrainBlock = Callable[[int, Callable[[int], None]], None]
 
 def worker_count(work: int, *, device: str) -> int:
     """How many processes a build of so many direction·steps is worth."""
-    return (os.cpu_count() or 1) if device == "cpu" and work >= WORTHWHILE_WORK else 1
+    return _cores() if device == "cpu" and work >= WORTHWHILE_WORK else 1
+
+
+def _cores() -> int:
+    """Cores that this process may use; a container may allow fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, report: Callable[[int], None]) -> None:

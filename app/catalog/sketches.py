@@ -27,7 +27,7 @@ def register_version(
 ) -> SketchVersion:
     """Write a finished artifact as the next version of a sketch, and make it current.
 
-    The sketch is made where it is new. The same artifact again is the version that it already is.
+    The sketch is made where it is new. The same artifact again is the version that it already is, made current.
 
     Args:
         session: a writing transaction.
@@ -58,6 +58,8 @@ def register_version(
     )
     if same is not None:
         if same.checksum == checksum:
+            if row.current_version_id != same.id:
+                promote(session, sketch=sketch, version=same.number, expected=_current_number(session, row))
             return get_version(session, sketch, same.number)
         raise ConflictError(
             f"The location of {same.label} now holds another artifact. Artifacts never change; build into a new place."
@@ -73,8 +75,7 @@ def register_version(
     )
     with unique(session, f"Another version of {sketch!r} was registered in this moment. Try again."):
         session.add(version)
-    current = session.scalar(select(SketchVersion.number).where(SketchVersion.id == row.current_version_id))
-    promote(session, sketch=sketch, version=version.number, expected=current)
+    promote(session, sketch=sketch, version=version.number, expected=_current_number(session, row))
     return version
 
 
@@ -193,6 +194,10 @@ def list_versions(session: Session, sketch: Sketch, *, limit: int, offset: int) 
     """Versions of a sketch, the newest first."""
     query = _versions().where(SketchVersion.sketch_id == sketch.id).order_by(SketchVersion.number.desc())
     return page(session, query, limit=limit, offset=offset)
+
+
+def _current_number(session: Session, sketch: Sketch) -> int | None:
+    return session.scalar(select(SketchVersion.number).where(SketchVersion.id == sketch.current_version_id))
 
 
 def _other_dataset(sketch: str, dataset: str) -> str:

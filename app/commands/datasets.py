@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from app import catalog
@@ -54,6 +55,6 @@ def list_() -> None:
                 f"{dataset.unit_count:,}",
                 "yes" if dataset.has_subjects else "no",
                 f"{dataset.created_at:%Y-%m-%d %H:%M}",
-                dataset.description,
+                escape(dataset.description),
             )
     console.print(table)

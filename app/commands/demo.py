@@ -19,7 +19,7 @@ from app.catalog import Containing, Matching, SubsetRule
 from app.commands import console, opened
 from app.commands.serve import serve_until_stopped
 from app.db import Database, transaction
-from app.errors import NotFoundError
+from app.errors import ConflictError, NotFoundError
 from app.predictor import Artifact, Predictor
 from app.serving import artifact_of
 from app.settings import Settings
@@ -109,6 +109,11 @@ def _documents(database: Database, count: int) -> Documents:
             )
             for case in CASES:
                 catalog.add_subset(session, dataset=dataset, name=case.subset, rule=case.rule)
+        if dataset.document_count != count:
+            raise ConflictError(
+                f"The catalog's {DATASET} holds {dataset.document_count:,} documents, not {count:,}. A dataset never "
+                "changes: say --names as before, or another NEVERSEEN_DATA_DIR."
+            )
         return catalog.load_documents(session, dataset)
 
 

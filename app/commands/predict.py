@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from app import catalog
@@ -20,7 +21,7 @@ from engine.measure import Measurement
 def predict(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
     text: Annotated[list[str], typer.Option(help="Measure the loss on this text; repeatable.")],
-    version: Annotated[int | None, typer.Option(help="By default the current one.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
     document: Annotated[list[int] | None, typer.Option(help="Delete this document number; repeatable.")] = None,
     unit: Annotated[list[str] | None, typer.Option(help="Delete this unit; repeatable.")] = None,
     subset: Annotated[str | None, typer.Option(help="Delete this subset.")] = None,
@@ -69,19 +70,19 @@ def predict(
         "losses in nats per token:",
         highlight=False,
     )
-    console.print(_table(predictions, confidence))
+    console.print(_table(predictions, max(downweight or [1.0]), confidence))
 
 
-def _table(predictions: list[Prediction], confidence: float) -> Table:
+def _table(predictions: list[Prediction], largest: float, confidence: float) -> Table:
     table = Table(
-        "loss on", "downweight", "baseline", "estimate", "± std. error", f"{confidence:.0%} interval", "estimator"
+        "loss on", "downweight", "baseline", "estimate", "± std. error", f"{confidence:g} interval", "estimator"
     )
     for prediction in predictions:
         points = prediction.curve or (prediction,)
         for point in points:
             table.add_row(
-                prediction.measurement.text,
-                f"{getattr(point, 'downweight', 1.0):g}",
+                escape(prediction.measurement.text),
+                f"{getattr(point, 'downweight', largest):g}",
                 f"{prediction.baseline:.4f}",
                 f"{point.estimate:.4f}",
                 f"{point.standard_error:.4f}",

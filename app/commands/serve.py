@@ -10,6 +10,7 @@ import uvicorn
 from app.db import open_ready_database
 from app.main import create_app
 from app.settings import Settings
+from engine.devices import torch_device
 
 
 def serve(
@@ -25,7 +26,9 @@ def serve_until_stopped(settings: Settings) -> None:
     """Run the application under uvicorn, in this process.
 
     Raises:
+        ConfigurationError: the device isn't there.
         SchemaError: the catalog isn't ready, said here rather than in the middle of the server's start.
     """
+    torch_device(settings.device)
     open_ready_database(settings).dispose()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")

@@ -17,6 +17,7 @@ from app.db import transaction
 from app.serving import artifact_of
 from engine.configuration import SketchConfiguration
 from engine.directions import Ensemble
+from engine.estimate import Question
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
@@ -82,6 +83,12 @@ def build(
         )
         parts = [f"{documents.unit_count:,} axes and {anchors:,} retrained anchors"] if with_axes else []
         parts += [f"{configuration.directions:,} random directions"] if configuration.directions else []
+        cut = sum(len(text) + 1 > context for text in documents.texts)
+        if cut:
+            console.print(
+                f"{cut:,} documents don't fit the context of {context} positions; what is beyond isn't trained on.",
+                highlight=False,
+            )
         megabytes = configuration.size_bytes(documents.unit_count) / 1e6
         console.print(
             f"Building {' and '.join(parts)} to order {degree}: {megabytes:.1f} MB, "
@@ -116,17 +123,32 @@ def list_() -> None:
     console.print(table)
 
 
+@app.command()
+def promote(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    version: Annotated[int, typer.Argument(min=1, max=2**31 - 1, help="Number of the version.")],
+) -> None:
+    """Make a version current; an older one to roll back."""
+    with opened() as (_, database), transaction(database) as session:
+        current = catalog.get_sketch(session, sketch).current_version
+        catalog.promote(session, sketch=sketch, version=version, expected=None if current is None else current.number)
+    console.print(f"{sketch} v{version} is current.", highlight=False)
+
+
 @app.command("evaluate")
 def evaluate_(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
-    version: Annotated[int | None, typer.Option(help="By default the current one.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
+    estimator: Annotated[Literal["auto", "sphere", "axes"], typer.Option(help="Which one to evaluate.")] = "auto",
     text: Annotated[list[str] | None, typer.Option(help="Measure the loss on this text; repeatable.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Size of random sets; repeatable.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Random sets of each size.")] = 40,
     seed: Annotated[int, typer.Option(help="Of the random sets.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON here.")] = None,
 ) -> None:
-    """Retrain the model for many deletion sets, and compare the estimates with the truth."""
+    """Retrain the model for many deletion sets that aren't anchors, and compare the estimates with the truth."""
+    if output is not None:
+        output.touch()  # better now than after all the work
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
             row = catalog.get_version(session, sketch, version)
@@ -137,7 +159,8 @@ def evaluate_(
         sets = random_sets(documents, sizes=sizes, count=count, seed=seed) + coherent_sets(documents)
         measurements = [Measurement(text=one) for one in text or documents.texts[:8]]
         with progress_bar("Retraining", "model·steps", console=console) as progress:
-            figures = evaluate(resident, documents, sets, measurements, progress=progress)
+            question = Question(estimator=estimator)
+            figures = evaluate(resident, documents, sets, measurements, question=question, progress=progress)
     console.print(accuracy_table(figures))
     if output is not None:
         content = {"version": artifact.label, "seed": seed, "accuracy": [asdict(figure) for figure in figures]}

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 from app.catalog import ByDocuments, BySubset, ByUnits
 from app.catalog import Deletion as CatalogDeletion
 from app.schemas import Answer, DocumentNumber, Name, RequestBody
+from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
 
@@ -106,7 +107,9 @@ class PredictRequest(RequestBody):
     downweight: Downweight = Field(
         default=1.0, description="From 0 to 1: the part of the losses that is taken away. A list asks for a curve."
     )
-    confidence: float = Field(default=0.95, strict=True, gt=0, lt=1, description="Of the interval.")
+    confidence: float = Field(
+        default=0.95, strict=True, ge=LEAST_CONFIDENCE, le=MOST_CONFIDENCE, description="Of the interval."
+    )
     average: Literal["mean", "median_of_means"] = Field(
         default="mean", description="Over the directions; median_of_means withstands heavy tails at some cost."
     )

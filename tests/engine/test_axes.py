@@ -18,7 +18,7 @@ from engine.data import census_names
 from engine.documents import Documents
 from engine.errors import ConfigurationError, DegreeError, QuestionError
 from engine.estimate import Question
-from engine.evaluate import coherent_sets, evaluate, random_sets
+from engine.evaluate import DeletionSet, coherent_sets, evaluate, random_sets
 from engine.jet import Jet
 from engine.measure import Measurement, loss_of, measurement_tokens
 from engine.model import target_probabilities
@@ -141,6 +141,20 @@ def test_too_few_anchors_are_refused(configuration: SketchConfiguration) -> None
         dataclasses.replace(configuration, axes=True, anchors=FEWEST_ANCHORS - 1)
     with pytest.raises(ConfigurationError, match="directions"):
         dataclasses.replace(configuration, directions=0)
+
+
+def test_a_confidence_that_the_anchors_can_not_tell_is_refused(sketch: ResidentSketch) -> None:
+    with pytest.raises(QuestionError, match=r"32 anchors can't tell"):
+        sketch.predict([TEXT], [2], Question(confidence=0.99))
+
+
+def test_anchors_are_not_evaluated_on(sketch: ResidentSketch, documents: Documents) -> None:
+    anchors = sketch.anchor_sets()
+    assert anchors == anchor_sets(documents, count=FEWEST_ANCHORS, seed=sketch.configuration.seed)
+    fresh = next(s for s in random_sets(documents, sizes=[4], count=9, seed=8) if s.units not in anchors)
+    known = DeletionSet(kind="known", units=anchors[0])
+    [figures] = evaluate(sketch, documents, [known, fresh], [TEXT])
+    assert (figures.kind, figures.pairs) == ("4 random", 1)
 
 
 def test_anchor_sets_are_deletion_sets_and_follow_from_the_seed(documents: Documents) -> None:

@@ -25,6 +25,13 @@ def test_a_text_file_holds_a_document_a_line_and_blank_lines_none(tmp_path: Path
     assert not documents.has_subjects
 
 
+def test_lines_end_at_line_feeds_only_and_joiners_are_text() -> None:
+    assert parse_documents("ab\u200ccd\r\nef", format="text").texts == ("ab\u200ccd", "ef")
+    with pytest.raises(DocumentsError, match="unprintable") as error:
+        parse_documents("ab\ncd\x0cef", format="text")
+    assert error.value.line == 2
+
+
 def test_csv_and_jsonl_give_one_unit_a_subject(tmp_path: Path) -> None:
     csv, jsonl = tmp_path / "a.csv", tmp_path / "a.jsonl"
     csv.write_text('subject,text\nann,"hello, you"\nbob,hi\nann,bye\n')
@@ -56,6 +63,7 @@ def test_csv_and_jsonl_give_one_unit_a_subject(tmp_path: Path) -> None:
         ("jsonl", '{"text": "a\\u0000b"}', 1, "unprintable"),
         ("jsonl", '{"text": "\\ud800"}', 1, "unprintable"),
         ("jsonl", "[" * 100_000, 1, "Not JSON"),
+        ("jsonl", '{"text": "a", "n": ' + "9" * 5_000 + "}", 1, "Not JSON"),
     ],
 )
 def test_malformed_content_is_refused_with_its_line(format: str, content: str, line: int, message: str | None) -> None:

@@ -164,6 +164,48 @@ def test_the_median_of_means_resists_one_wild_direction(table: Table, rows: Tens
     assert abs(mean.estimate - clean.estimate) > 100 * clean.standard_error
 
 
+def test_the_bar_of_the_median_resists_it_too(table: Table, rows: Tensor, documents: Documents) -> None:
+    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    wild = dataclasses.replace(table, coefficients=table.coefficients.clone())
+    wild.coefficients[:, 17] *= 1e6
+    question = Question(degree=1, average="median_of_means")
+    clean, spoilt = (ask(t, overlap, documents.unit_count, question) for t in (table, wild))
+    assert spoilt.standard_error < 2 * clean.standard_error
+
+
+def test_the_standard_error_of_a_sum_of_orders_is_its_scatter_in_an_incomplete_unitary_block() -> None:
+    """Orders 1 and 2 vary together; without replacement, both the variance of order 1 and this covariance shrink."""
+    m, count = 12, 8
+    gradient = torch.linspace(-1, 2, m, dtype=torch.complex128)
+    units = torch.tensor([0, 3, 5])
+    answers, variances = [], []
+    for seed in range(1500):
+        rows = directions("unitary", seed, m, 0, count)
+        linear = rows @ gradient
+        answer = predict(
+            fake_table(torch.stack([linear, linear**2])),
+            units,
+            overlaps(rows, units),
+            units=m,
+            ensemble="unitary",
+            question=Question(degree=2),
+        )
+        answers.append(answer.change)
+        variances.append(answer.standard_error**2)
+    scatter = torch.tensor(answers).std().item()
+    assert torch.tensor(variances).mean().sqrt().item() == pytest.approx(scatter, rel=0.1)
+
+
+def test_intervals_shrink_with_the_downweight_at_least_in_proportion(
+    table: Table, rows: Tensor, documents: Documents
+) -> None:
+    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    question = Question(degree=2, downweights=(0.01, 0.1, 0.5, 1.0))
+    curve = ask(table, overlap, documents.unit_count, question).curve
+    relative = [(point.interval[1] - point.interval[0]) / point.downweight for point in curve]
+    assert relative == sorted(relative)
+
+
 def test_intervals_widen_with_the_confidence(table: Table, rows: Tensor, documents: Documents) -> None:
     overlap = overlaps(rows, torch.tensor([1, 4, 6]))
     widths = [
@@ -186,7 +228,8 @@ def test_a_degree_above_the_sketchs_is_refused(table: Table, rows: Tensor, docum
         ({"downweights": ()}, DownweightError),
         ({"downweights": (0.5, 1.1)}, DownweightError),
         ({"downweights": (math.nan,)}, DownweightError),
-        ({"confidence": 1.0}, QuestionError),
+        ({"confidence": 0.9999999999999999}, QuestionError),
+        ({"confidence": 1e-17}, QuestionError),
     ],
 )
 def test_impossible_questions_are_refused(change: dict[str, object], error: type[Exception]) -> None:

@@ -96,6 +96,14 @@ def test_building_again_returns_what_is_there(
         build(documents, dataclasses.replace(configuration, seed=9), built)
 
 
+def test_a_finished_artifact_is_reused_however_it_was_executed(
+    tmp_path: Path, documents: Documents, configuration: SketchConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(documents, configuration, tmp_path / "a")
+    monkeypatch.setattr("engine.sketch.worth_fusing", lambda work: True)  # as on a machine that got a compiler since
+    assert build(documents, configuration, tmp_path / "a") == built
+
+
 def test_progress_is_reported_to_the_end(
     tmp_path: Path, documents: Documents, configuration: SketchConfiguration
 ) -> None:
@@ -117,29 +125,40 @@ from engine.sketch import build
 documents = Documents.from_records((name, None) for name in sys.argv[2].split())
 model = ModelConfiguration(vocabulary=documents.vocabulary, width=8, heads=2, context=8)
 configuration = SketchConfiguration(model=model, directions=40, dtype="float64", block=2, ensemble="sphere")
-build(documents, configuration, Path(sys.argv[1]))
+if __name__ == "__main__":
+    build(documents, configuration, Path(sys.argv[1]), workers=int(sys.argv[3]))
 """
 
 
-def test_a_killed_build_leaves_no_artifact_and_goes_on_to_the_same_bits(tmp_path: Path, documents: Documents) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_build_leaves_no_artifact_and_goes_on_to_the_same_bits(
+    tmp_path: Path, documents: Documents, workers: int
+) -> None:
+    script = tmp_path / "build.py"
+    script.write_text(KILLED_BUILD)
+
     def start(path: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", KILLED_BUILD, str(path), " ".join(documents.texts)])
+        return subprocess.Popen([sys.executable, str(script), str(path), " ".join(documents.texts), str(workers)])
 
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert start(undisturbed).wait() == 0
     workspace = tmp_path / "killed.partial"
-    kept: list[int] = []
+    finished: dict[str, int] = {}
     for blocks_to_wait_for in (1, 4, 9):
         process = start(killed)
         wait_until(lambda wanted=blocks_to_wait_for: len(list(workspace.glob("directions-*.safetensors"))) >= wanted)  # type: ignore[misc]
+        children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert len(children) >= (workers if workers > 1 else 0)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        wait_until(lambda gone=children: not any(Path(f"/proc/{pid}").exists() for pid in gone))  # type: ignore[misc]
         assert not killed.exists()
         with pytest.raises(ArtifactError):
             open_artifact(workspace)
-        kept.append(max(path.stat().st_mtime_ns for path in workspace.glob("directions-00000.safetensors")))
+        written = {path.name: path.stat().st_mtime_ns for path in workspace.glob("directions-*.safetensors")}
+        assert finished.items() <= written.items()  # what was finished is never trained again
+        finished = written
     assert start(killed).wait() == 0
-    assert len(set(kept)) == 1  # the first block was never trained again
     assert not workspace.exists()
     assert open_artifact(killed).manifest.files == open_artifact(undisturbed).manifest.files  # names, sizes, SHA-256
     assert {path.name for path in killed.iterdir()} == {path.name for path in undisturbed.iterdir()}
@@ -233,6 +252,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other directions": (edit_manifest(lambda m: m["direction_probe"].reverse()), "other directions"),  # type: ignore[attr-defined]
     "other sizes": (edit_manifest(lambda m: m["plan"]["configuration"].update(degree=4)), "don't fit"),  # type: ignore[index]
+    "unlisted file": (edit_manifest(lambda m: m["files"].popitem()), "doesn't fit its configuration"),  # type: ignore[attr-defined]
 }
 
 
