@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app import catalog
 from app.db import Database, transaction
@@ -52,6 +54,35 @@ def test_the_answer_says_what_was_asked_and_adds_up(client: TestClient) -> None:
     low, high = prediction["interval"]
     assert low < prediction["estimate"] < high
     assert prediction["standard_error"] > 0
+
+
+NUMBERS = st.integers() | st.floats() | st.sampled_from([0.5, 0.95, 0.999, 1.0, 0, 1, 2])
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "confidence": NUMBERS,
+    "degree": st.integers(-1, 4) | st.sampled_from(["auto", "all"]) | NUMBERS,
+    "downweight": NUMBERS | st.lists(NUMBERS, max_size=4),
+    "average": st.sampled_from(["mean", "median_of_means", "mode"]),
+    "estimator": st.sampled_from(["auto", "sphere", "axes", "best"]),
+    "delete": st.builds(lambda numbers: {"documents": numbers}, st.lists(st.integers(-1, len(NAMES) + 1), max_size=8)),
+    "measurements": st.lists(
+        st.builds(lambda text: {"kind": "loss", "text": text}, st.text("maxbo!é", max_size=20)), max_size=3
+    ),
+}
+
+
+# The application is shared by all examples, none of which gets to write.
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changed=st.fixed_dictionaries({}, optional=VALUES))
+def test_every_question_is_answered_with_finite_numbers_or_refused(client: TestClient, changed: dict[str, Any]) -> None:
+    response = client.post("/predict", content=json.dumps(QUESTION | changed), headers=JSON)
+    if response.status_code != 200:
+        refusal(response, response.status_code)
+        assert response.status_code in (400, 422), response.text
+        return
+    for prediction in response.json()["predictions"]:
+        points = prediction["curve"] or [prediction]
+        assert all(math.isfinite(point["estimate"]) for point in points)
+        assert all(low <= point["estimate"] <= high for point in points for low, high in [point["interval"]])
 
 
 def test_the_same_deletion_has_the_same_answer_whatever_it_is_called(client: TestClient) -> None:
