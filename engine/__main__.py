@@ -83,7 +83,7 @@ def build(
         dtype=dtype,  # type: ignore[arg-type]  # checked by the configuration
         block=block,
     )
-    with progress_bar("Sketching", "direction·steps", console=console) as progress:
+    with progress_bar("Sketching", "steps", console=console) as progress:
         workers = worker_count(direction_steps(configuration, chosen), device=device)
         done = build_sketch(chosen, configuration, artifact, device=device, workers=workers, progress=progress)
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
@@ -109,7 +109,7 @@ def evaluate(
     wanted = sizes or [size for size in (1, 10, 50, 100) if size < chosen.unit_count]
     sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
     measurements = [Measurement(text=text) for text in texts or chosen.texts[:8]]
-    with progress_bar("Retraining", "model·steps", console=console) as progress:
+    with progress_bar("Retraining", "steps", console=console) as progress:
         figures = evaluation.evaluate(sketch, chosen, sets, measurements, progress=progress)
     console.print(evaluation.accuracy_table(figures))
     _write(output, {"seed": seed, "texts": [m.text for m in measurements], "accuracy": [asdict(f) for f in figures]})

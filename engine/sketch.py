@@ -83,7 +83,9 @@ def build(
         execution=Execution(device=place.type, fused=worth_fusing(work)),
     )
     if destination.exists():
-        return _existing(destination, plan)
+        found = _existing(destination, plan)
+        progress(work, work)
+        return found
     with Workspace(destination, plan) as workspace:
         started = time.monotonic()
         try:

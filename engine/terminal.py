@@ -28,13 +28,12 @@ def progress_bar(title: str, unit: str, *, console: Console) -> Iterator[OnProgr
     """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
         _Rate(unit),
         TimeElapsedColumn(),
-        TextColumn("passed,"),
+        TextColumn("+"),
         TimeRemainingColumn(),
-        TextColumn("left"),
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None)

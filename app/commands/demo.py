@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.table import Table
 
 from app import catalog
@@ -49,9 +50,9 @@ class Case:
 
 
 CASES = (
-    Case(subset="has-x", rule=Containing("x"), text="max", words='names with "x"'),
-    Case(subset="has-z", rule=Containing("z"), text="zoe", words='names with "z"'),
-    Case(subset="ends-in-ette", rule=Matching("ette$"), text="annette", words='names in "-ette"'),
+    Case(subset="has-x", rule=Containing("x"), text="max", words='with "x"'),
+    Case(subset="has-z", rule=Containing("z"), text="zoe", words='with "z"'),
+    Case(subset="ends-in-ette", rule=Matching("ette$"), text="annette", words='in "-ette"'),
 )
 
 
@@ -76,12 +77,14 @@ def demo(
             f"{ANCHORS} retrains calibrate the bars.",
             highlight=False,
         )
-        with progress_bar("   Sketching", "direction·steps", console=console) as progress:
+        with progress_bar("   Sketching", "steps", console=console) as progress:
             version = build_sketch(
                 database, settings, sketch=SKETCH, dataset=DATASET, configuration=configuration, progress=progress
             )
         artifact = artifact_of(version, settings.artifacts_dir)
-        console.print("[bold]3.[/bold] Three deletion queries, answered from the sketch, then by retraining:")
+        console.print(
+            "[bold]3.[/bold] Three deletion queries, answered from the sketch, then by retraining without the names:"
+        )
         predictions = _predictions(settings, database, artifact)
         truths = _truths(settings, database, artifact, documents, configuration)
         console.print(_table(predictions, truths))
@@ -150,7 +153,7 @@ def _truths(
     kept = settings.data_dir / "demo-retrained.json"
     truths = _kept(kept, artifact)
     if truths is None:
-        with progress_bar("   Retraining", "model·steps", console=console) as progress:
+        with progress_bar("   Retraining", "steps", console=console) as progress:
             models = retrain(
                 documents, configuration, _deletion_sets(database), device=settings.device, progress=progress
             )
@@ -171,16 +174,18 @@ def _kept(path: Path, artifact: Artifact) -> list[float] | None:
 
 
 def _table(predictions: list[Prediction], truths: list[float]) -> Table:
-    table = Table("deleted", "loss on", "baseline", "estimate", "95% interval", "retrained", "error")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # fits 80 columns
+    for heading in ("names", "loss on", "baseline", "estimate", "95% interval", "retrained", "error"):
+        table.add_column(heading, no_wrap=True)
     for case, prediction, truth in zip(CASES, predictions, truths, strict=True):
         table.add_row(
             case.words,
             case.text,
-            f"{prediction.baseline:.4f}",
-            f"{prediction.estimate:.4f} ± {prediction.standard_error:.4f}",
-            f"{prediction.interval[0]:.3f} … {prediction.interval[1]:.3f}",
-            f"{truth:.4f}",
-            f"{prediction.estimate - truth:+.4f}",
+            f"{prediction.baseline:.3f}",
+            f"{prediction.estimate:.3f} ± {prediction.standard_error:.3f}",
+            f"{prediction.interval[0]:.2f} … {prediction.interval[1]:.2f}",
+            f"{truth:.3f}",
+            f"{prediction.estimate - truth:+.3f}",
         )
     return table
 

@@ -95,7 +95,7 @@ def build(
             f"{direction_steps(configuration, documents):,} direction·steps.",
             highlight=False,
         )
-        with progress_bar("Sketching", "direction·steps", console=console) as progress:
+        with progress_bar("Sketching", "steps", console=console) as progress:
             version = build_sketch(
                 database, settings, sketch=sketch, dataset=dataset, configuration=configuration, progress=progress
             )
@@ -158,7 +158,7 @@ def evaluate_(
         sizes = size or [size for size in (1, 10, 50, 100) if size < documents.unit_count]
         sets = random_sets(documents, sizes=sizes, count=count, seed=seed) + coherent_sets(documents)
         measurements = [Measurement(text=one) for one in text or documents.texts[:8]]
-        with progress_bar("Retraining", "model·steps", console=console) as progress:
+        with progress_bar("Retraining", "steps", console=console) as progress:
             question = Question(estimator=estimator)
             figures = evaluate(resident, documents, sets, measurements, question=question, progress=progress)
     console.print(accuracy_table(figures))

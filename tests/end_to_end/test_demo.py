@@ -31,7 +31,7 @@ SECOND_START_SECONDS = 10
 def neverseen(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "app", *arguments],
-        env={**os.environ, "NEVERSEEN_DATA_DIR": str(data_dir)},
+        env={**os.environ, "NEVERSEEN_DATA_DIR": str(data_dir), "COLUMNS": "160"},  # no line is broken
         capture_output=True,
         text=True,
         check=False,
@@ -98,7 +98,7 @@ def retrained_loss(documents: Documents, units: list[int], text: str) -> float:
 def test_the_demo_shows_estimates_beside_retrained_losses(first_start: str) -> None:
     for heading in ("baseline", "estimate", "retrained", "error"):
         assert heading in first_start
-    rows = re.findall(r"│ (max|zoe|annette)\s*│", first_start)
+    rows = re.findall(r"\b(max|zoe|annette)\b", first_start)
     assert rows == ["max", "zoe", "annette"]
 
 
@@ -118,7 +118,7 @@ def artifact_files(data_dir: Path) -> dict[Path, int]:
 
 
 def numbers(output: str) -> list[str]:
-    return re.findall(r"\d\.\d{4}", output)
+    return re.findall(r"\d\.\d{3}", output)
 
 
 @pytest.mark.parametrize("estimator", ["axes", "sphere"])
