@@ -211,10 +211,6 @@ class AxesEstimator:
         """Half of the interval."""
         return self._widened(self._reach, degree, downweight)
 
-    def squared_error(self, degree: int, downweight: float) -> float:
-        """Estimated squared error of the estimate."""
-        return self.standard_error(degree, downweight) ** 2
-
     def best_degree(self, downweight: float) -> int:
         """The degree with the least error on the anchors; 0 where nothing is deleted."""
         return self._calibration.degree if downweight > 0 else 0
