@@ -12,35 +12,55 @@ from rich.table import Table
 from app import catalog
 from app.commands import console, opened
 from app.db import transaction
-from engine.documents import Format, read_documents
+from engine.data import BUNDLED, BundledName
+from engine.documents import Documents, Format, read_documents
 
 app = typer.Typer(help="Import and list datasets.", no_args_is_help=True)
 
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(help="Text (a document a line), CSV or JSONL with text and subject.")],
-    name: Annotated[str | None, typer.Option(help="Name in the catalog; by default the file's.")] = None,
-    description: Annotated[str, typer.Option(help="What it is, for people.")] = "",
-    format: Annotated[Format, typer.Option(help="auto goes by the file's ending.")] = "auto",
+    file: Annotated[
+        Path | None, typer.Argument(help="Text (a document a line), CSV or JSONL with text and subject.")
+    ] = None,
+    bundled: Annotated[BundledName | None, typer.Option(help="Data that come along, in place of a file.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name in the catalog; by default the file's, or that of the data.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="What it is, for people.")] = None,
+    format: Annotated[Format, typer.Option(help="Of the file; auto goes by its ending.")] = "auto",
     shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Shuffle with this seed.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Keep the first so many documents.")] = None,
 ) -> None:
-    """Import a file as an immutable dataset; training order is the file's, or the shuffled one."""
-    documents = read_documents(file, format=format)
+    """Import a file, or data that come along, as an immutable dataset, in their order or shuffled."""
+    own_name, own_description, documents = _source(file, bundled, format)
     if shuffle is not None:
         documents = documents.shuffled(shuffle, limit=limit)
     elif limit is not None:
         documents = documents.first(limit)
     with opened() as (_, database), transaction(database) as session:
         dataset = catalog.add_dataset(
-            session, name=name or file.stem.lower().replace("_", "-"), documents=documents, description=description
+            session,
+            name=name or own_name,
+            documents=documents,
+            description=own_description if description is None else description,
         )
         console.print(
             f"Dataset {dataset.name}: {dataset.document_count:,} documents, {dataset.unit_count:,} units, "
             f"vocabulary {documents.vocabulary!r}.",
             highlight=False,
         )
+
+
+def _source(file: Path | None, bundled: BundledName | None, format: Format) -> tuple[str, str, Documents]:
+    """Name, description and documents of what is to be imported."""
+    match file, bundled:
+        case Path(), None:
+            return file.stem.lower().replace("_", "-"), "", read_documents(file, format=format)
+        case None, str():
+            return bundled, BUNDLED[bundled].description, BUNDLED[bundled].load()
+        case _:
+            raise typer.BadParameter("give exactly one of FILE, --bundled")
 
 
 @app.command("list")

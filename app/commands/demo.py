@@ -25,7 +25,7 @@ from app.predictor import Artifact, Predictor
 from app.serving import artifact_of
 from app.settings import Settings
 from engine.configuration import SketchConfiguration
-from engine.data import census_names
+from engine.data import BUNDLED, BundledName
 from engine.documents import Documents
 from engine.estimate import Prediction
 from engine.measure import Measurement, measure_models
@@ -33,7 +33,7 @@ from engine.model import ModelConfiguration
 from engine.retrain import retrain
 from engine.terminal import progress_bar
 
-DATASET = "census-names"
+DATASET: BundledName = "census-names"
 SKETCH = "names"
 NAMES, DIRECTIONS, ANCHORS = 1_000, 200, 256
 """What two cores sketch in about a minute and a half."""
@@ -107,16 +107,18 @@ def _documents(database: Database, count: int) -> Documents:
             dataset = catalog.add_dataset(
                 session,
                 name=DATASET,
-                documents=census_names().first(count),
-                description="First names of the 1990 US Census lists, public domain",
+                documents=BUNDLED[DATASET].load().first(count),
+                description=BUNDLED[DATASET].description,
             )
-            for case in CASES:
-                catalog.add_subset(session, dataset=dataset, name=case.subset, rule=case.rule)
         if dataset.document_count != count:
             raise ConflictError(
                 f"The catalog's {DATASET} holds {dataset.document_count:,} documents, not {count:,}. A dataset never "
                 "changes: say --names as before, or another NEVERSEEN_DATA_DIR."
             )
+        there = {subset.name for subset in catalog.list_subsets(session, dataset, limit=1000, offset=0).items}
+        for case in CASES:
+            if case.subset not in there:  # the names may have been imported without them
+                catalog.add_subset(session, dataset=dataset, name=case.subset, rule=case.rule)
         return catalog.load_documents(session, dataset)
 
 
