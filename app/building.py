@@ -12,8 +12,10 @@ from app.db import Database, transaction
 from app.settings import Settings
 from app.tables import SketchVersion
 from engine.configuration import SketchConfiguration
+from engine.cost import Cost, estimate_cost
 from engine.documents import Documents
 from engine.sketch import build, direction_steps
+from engine.store import finished_files
 from engine.train import Progress
 from engine.workers import worker_count
 
@@ -48,13 +50,13 @@ def build_sketch(
     with transaction(database, writes=False) as session:
         documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
         catalog.check_sketch(session, sketch, dataset)
-    location = f"{sketch}/{_digest(configuration, documents)}"
+    location = _location(sketch, configuration, documents)
     artifact = build(
         documents,
         configuration,
         settings.artifacts_dir / location,
         device=settings.device,
-        workers=worker_count(direction_steps(configuration, documents), device=settings.device),
+        workers=_workers(settings, configuration, documents),
         progress=progress,
     )
     with transaction(database) as session:
@@ -67,6 +69,29 @@ def build_sketch(
             configuration=_as_json(configuration),
             size_bytes=artifact.manifest.size_bytes,
         )
+
+
+def sketch_cost(settings: Settings, *, sketch: str, documents: Documents, configuration: SketchConfiguration) -> Cost:
+    """What `build_sketch` will cost: measured, with what a killed build has left counted off. Nothing is written.
+
+    Raises:
+        EngineError: what the engine refuses.
+    """
+    return estimate_cost(
+        documents,
+        configuration,
+        settings.device,
+        _workers(settings, configuration, documents),
+        finished=finished_files(settings.artifacts_dir / _location(sketch, configuration, documents)),
+    )
+
+
+def _workers(settings: Settings, configuration: SketchConfiguration, documents: Documents) -> int:
+    return worker_count(direction_steps(configuration, documents), device=settings.device)
+
+
+def _location(sketch: str, configuration: SketchConfiguration, documents: Documents) -> str:
+    return f"{sketch}/{_digest(configuration, documents)}"
 
 
 def _as_json(configuration: SketchConfiguration) -> dict[str, Any]:

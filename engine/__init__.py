@@ -14,6 +14,7 @@ The map, in the order in which things use each other:
     devices         which devices there are
     workers         blocks of a build over processes
     sketch          building one, resumable
+    cost            what a build will take, and what to expect of it, before it starts
     measure         measurements, and their tables of jets
     sphere          the estimator from random directions: standard errors, choice of degree
     axes            the estimator from every unit's own axis, calibrated on retrains
@@ -24,7 +25,7 @@ The map, in the order in which things use each other:
     evaluate        estimates against retrains
     cache           values under a byte budget
     terminal        progress bars and refusals on a terminal
-    data            the bundled names
+    data            the bundled names, as they are and given to made-up subjects
     plain, bench    an ordinary microgpt, and how fast everything is beside it
 
 Letters for axes, everywhere: S degree · K directions · m units · n documents · T tokens · V vocabulary with BOS · E

@@ -161,6 +161,55 @@ def block_directions(configuration: SketchConfiguration, block: Block, units: in
     return planes(drawn, dtype=configuration.torch_dtype, device=device)
 
 
+def first_step(block: Block, steps: list[Step]) -> int:
+    """The first step of the schedule that a block trains in jets, or in many models; those before are ordinary ones."""
+    if block.kind != "axes":
+        return 0
+    visited = range(block.start, block.stop)
+    return next(index for index, step in enumerate(steps) if step.unit in visited)
+
+
+def block_tensors(
+    configuration: SketchConfiguration,
+    documents: Documents,
+    block: Block,
+    device: torch.device,
+    *,
+    fuse: bool,
+    report: Callable[[int], None],
+) -> dict[str, Tensor]:
+    """Train one block: the tensors of its file.
+
+    Args:
+        configuration: what is built.
+        documents: in training order.
+        block: one of the configuration's blocks.
+        device: the device that is to work.
+        fuse: whether to compile the optimiser's update into one pass.
+        report: called after every step with the block's number of directions, axes or anchors.
+
+    Raises:
+        ConfigurationError: what was trained isn't finite.
+    """
+    if block.kind == "anchors":
+        return _retrain_anchors(configuration, documents, block, device, report)
+    steps = schedule(configuration.model, configuration.training, documents, device)
+    trained = train_block(
+        configuration,
+        steps,
+        block_directions(configuration, block, documents.unit_count, device),
+        start=first_step(block, steps),
+        fuse=fuse,
+        on_step=lambda step, steps: report(block.stop - block.start),
+    )
+    tensors = coefficients(trained)
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ConfigurationError(
+            "The expansion of training isn't finite along some direction: lower degree, or raise epsilon."
+        )
+    return tensors
+
+
 def train_ordinarily(configuration: SketchConfiguration, steps: list[Step]) -> dict[str, Tensor]:
     """The trained parameters of the ordinary run, x = 0."""
     device, dtype = steps[0].inputs.device, configuration.torch_dtype
@@ -226,27 +275,11 @@ def _train_and_save(
     plan: Plan, documents: Documents, workspace: Path, device: torch.device, number: int, report: Callable[[int], None]
 ) -> None:
     """Train one block and write it to the workspace; runs in a worker, or here."""
-    configuration, units = plan.configuration, documents.unit_count
-    block = configuration.blocks(units)[number]
-    steps = schedule(configuration.model, configuration.training, documents, device)
-    if block.kind == "anchors":
-        save_tensors(workspace / block.file, _retrain_anchors(configuration, documents, block, device, report))
-        return
-    visited = range(block.start, block.stop) if block.kind == "axes" else range(units)
-    trained = train_block(
-        configuration,
-        steps,
-        block_directions(configuration, block, units, device),
-        start=next(index for index, step in enumerate(steps) if step.unit in visited),
-        fuse=plan.execution.fused,
-        on_step=lambda step, steps: report(block.stop - block.start),
+    block = plan.configuration.blocks(documents.unit_count)[number]
+    fuse = plan.execution.fused
+    save_tensors(
+        workspace / block.file, block_tensors(plan.configuration, documents, block, device, fuse=fuse, report=report)
     )
-    tensors = coefficients(trained)
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise ConfigurationError(
-            "The expansion of training isn't finite along some direction: lower degree, or raise epsilon."
-        )
-    save_tensors(workspace / block.file, tensors)
 
 
 def _retrain_anchors(

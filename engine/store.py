@@ -186,6 +186,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ArtifactError(f"{path.name} can't be written: {_reason(error)}.") from error
 
 
+def finished_files(destination: Path) -> set[str]:
+    """Names of the tensor files that there are already: an artifact's, or those that a killed build has left.
+
+    A build of another plan at the same place isn't told apart: it would be begun anew.
+    """
+    return {
+        path.name for directory in (destination, _workspace_of(destination)) for path in directory.glob("*.safetensors")
+    }
+
+
 class Workspace:
     """The directory in which a build grows, until `publish` gives it its name.
 
@@ -200,7 +210,7 @@ class Workspace:
             ConfigurationError: another process is building there.
         """
         self.destination = destination
-        self.path = destination.with_name(destination.name + ".partial")
+        self.path = _workspace_of(destination)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -267,6 +277,10 @@ class Workspace:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise ArtifactError(f"{name} can't be written: {_reason(error)}.") from error
+
+
+def _workspace_of(destination: Path) -> Path:
+    return destination.with_name(destination.name + ".partial")
 
 
 def _parse_manifest(content: bytes) -> Manifest:

@@ -1,4 +1,4 @@
-"""What both command lines show: a progress bar with rate and time left, and refusals."""
+"""What both command lines show: a progress bar with rate and time left, rough durations, and refusals."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def progress_bar(title: str, unit: str, *, console: Console) -> Iterator[OnProgr
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def rough_duration(seconds: float) -> str:
+    """A duration for people, as exactly as an estimate deserves: "about 1 min 40 s"."""
+    if seconds < 5:
+        return "a few seconds"
+    if seconds < 57.5:
+        return f"about {5 * round(seconds / 5)} s"
+    if seconds < 595:
+        minutes, tens = divmod(round(seconds / 10), 6)
+        return f"about {minutes} min" + (f" {10 * tens} s" if tens else "")
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min"
+    hours, quarters = divmod(round(minutes / 15), 4)
+    return f"about {hours} h" + (f" {15 * quarters} min" if quarters else "")
 
 
 def refuse(message: str) -> NoReturn:

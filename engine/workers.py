@@ -35,6 +35,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def shares(numbers: Sequence[int], workers: int) -> list[Sequence[int]]:
+    """Which blocks each worker trains, one after the other; at most as many workers as blocks."""
+    workers = max(1, min(workers, len(numbers)))
+    return [numbers[worker::workers] for worker in range(workers)]
+
+
 def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, report: Callable[[int], None]) -> None:
     """Train all blocks.
 
@@ -48,8 +54,8 @@ def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, rep
         EngineError: what a block's training refuses; the first one ends all workers.
         WorkerError: a worker was killed.
     """
-    workers = min(workers, len(numbers))
-    if workers <= 1:
+    parts = shares(numbers, workers)
+    if len(parts) == 1:
         with one_thread():
             for number in numbers:
                 train(number, report)
@@ -57,9 +63,9 @@ def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, rep
     context = multiprocessing.get_context("spawn")  # a forked child would inherit threads' locks
     processes, pipes = [], []
     try:
-        for worker in range(workers):
+        for part in parts:
             receiving, sending = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(train, numbers[worker::workers], sending), daemon=True)
+            process = context.Process(target=_work, args=(train, part, sending), daemon=True)
             process.start()
             sending.close()  # so that the pipe ends with the worker
             processes.append(process)

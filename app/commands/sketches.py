@@ -11,19 +11,20 @@ import typer
 from rich.table import Table
 
 from app import catalog
-from app.building import build_sketch
+from app.building import build_sketch, sketch_cost
 from app.commands import console, opened
 from app.db import transaction
 from app.serving import artifact_of
 from engine.configuration import SketchConfiguration
+from engine.cost import Cost, expected_accuracy
 from engine.directions import Ensemble
+from engine.documents import Documents
 from engine.estimate import Question
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
-from engine.sketch import direction_steps
-from engine.terminal import progress_bar
+from engine.terminal import progress_bar, rough_duration
 from engine.train import TrainingConfiguration
 
 MOST_AXES = 4_000
@@ -57,11 +58,13 @@ def build(
     learning_rate: Annotated[float, typer.Option(help="At the first step; decays to 0.")] = 0.01,
     epsilon: Annotated[float, typer.Option(help="Inside Adam's root.")] = 1e-3,
     model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and stop.")] = False,
 ) -> None:
     """Train a model and sketch its training run; the result becomes the sketch's current version."""
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
             documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
+            catalog.check_sketch(session, sketch, dataset)
         with_axes = documents.unit_count <= MOST_AXES if axes is None else axes
         configuration = SketchConfiguration(
             model=ModelConfiguration(
@@ -82,25 +85,44 @@ def build(
             dtype=dtype,
             block=block,
         )
-        parts = [f"{documents.unit_count:,} axes and {anchors:,} retrained anchors"] if with_axes else []
-        parts += [f"{configuration.directions:,} random directions"] if configuration.directions else []
         cut = sum(len(text) + 1 > context for text in documents.texts)
         if cut:
             console.print(
                 f"{cut:,} documents don't fit the context of {context} positions; what is beyond isn't trained on.",
                 highlight=False,
             )
-        megabytes = configuration.size_bytes(documents.unit_count) / 1e6
-        console.print(
-            f"Building {' and '.join(parts)} to order {degree}: {megabytes:.1f} MB, "
-            f"{direction_steps(configuration, documents):,} direction·steps.",
-            highlight=False,
-        )
+        with console.status("Measuring some steps"):
+            cost = sketch_cost(settings, sketch=sketch, documents=documents, configuration=configuration)
+        console.print(_announcement(documents, configuration, cost), highlight=False)
+        if dry_run:
+            return
         with progress_bar("Sketching", "steps", console=console) as progress:
             version = build_sketch(
                 database, settings, sketch=sketch, dataset=dataset, configuration=configuration, progress=progress
             )
     console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
+
+
+def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost) -> Table:
+    """What a build will make, how long it will take, how large it will be, and what to expect of it."""
+    axes = f"{documents.unit_count:,} axes and {configuration.anchors:,} retrained anchors"
+    directions = f"{configuration.directions:,} random directions"
+    parts = ([axes] if configuration.axes else []) + ([directions] if configuration.directions else [])
+    processes = f", with {cost.workers} processes" if cost.workers > 1 else ""
+    takes = rough_duration(cost.seconds) + processes if cost.seconds else "no time: it has been built"
+    accuracy = expected_accuracy(configuration)
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    rows = {
+        "builds": f"{' and '.join(parts)} to order {configuration.degree}, from {len(documents):,} documents; "
+        f"{cost.direction_steps:,} direction·steps",
+        "takes": takes,
+        "size": f"{cost.size_bytes / 1e6:.1f} MB",
+        "accuracy": accuracy.expected,
+        "better": accuracy.advice,
+    }
+    for heading, words in rows.items():
+        table.add_row(heading, words)
+    return table
 
 
 @app.command("list")

@@ -1,0 +1,107 @@
+"""Commands that bring data in and say what a build will cost, on a catalog of SQLite."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.__main__ import app
+from engine.data import census_names, census_subjects
+
+TINY = ("--width", "4", "--heads", "1", "--context", "4", "--degree", "1")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory with an empty catalog, which the commands find."""
+    shutil.copy(sqlite_template, tmp_path / "catalog.sqlite")
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(tmp_path))
+    return tmp_path
+
+
+def neverseen(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def words(result: Result) -> str:
+    """What was printed, as if nothing had been broken into lines."""
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_bundled_data_are_imported_by_name(data_dir: Path) -> None:
+    assert "census-subjects: 1,000 documents, 200 units" in words(
+        neverseen("datasets", "add", "--bundled", "census-subjects")
+    )
+    assert "few: 30 documents, 30 units" in words(
+        neverseen("datasets", "add", "--bundled", "census-names", "--limit", "30", "--name", "few")
+    )
+    listed = words(neverseen("datasets", "list"))
+    assert "few" in listed
+    assert "yes" in listed  # has subjects
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "exactly one of FILE, --bundled"),
+        (("names.txt", "--bundled", "census-names"), "exactly one of FILE, --bundled"),
+        (("--bundled", "census"), "'census-names', 'census-subjects'"),
+    ],
+)
+def test_a_dataset_has_one_source(data_dir: Path, arguments: tuple[str, ...], message: str) -> None:
+    refused = neverseen("datasets", "add", *arguments)
+    assert refused.exit_code == 2
+    assert message in " ".join(refused.output.replace("│", " ").split())
+
+
+def test_a_subject_is_deleted_by_name(data_dir: Path) -> None:
+    neverseen("datasets", "add", "--bundled", "census-subjects")
+    built = neverseen("sketches", "build", "s", "--dataset", "census-subjects", "--no-axes", "--directions", "2", *TINY)
+    assert "s v1 is current" in words(built)
+    names = census_subjects()
+    count = names.unit_of.count(names.unit_names.index("subject-017"))
+    answered = words(neverseen("predict", "s", "--unit", "subject-017", "--text", "ann"))
+    assert f"without 1 units ({count} documents)" in answered
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(data_dir: Path) -> None:
+    neverseen("datasets", "add", "--bundled", "census-names", "--limit", "30", "--name", "few")
+    options = ("sketches", "build", "s", "--dataset", "few", "--anchors", "32", "--directions", "4", *TINY)
+    said = words(neverseen(*options, "--dry-run"))
+    assert "30 axes and 32 retrained anchors and 4 random directions to order 1, from 30 documents" in said
+    assert "takes a few seconds" in said
+    assert "MB" in said
+    assert "accuracy good for the sign" in said
+    assert "better --degree 3" in said
+    assert not (data_dir / "artifacts").exists()
+    assert "s v1" not in words(neverseen("sketches", "list"))
+    built = words(neverseen(*options))
+    assert said in built
+    assert "s v1 is current" in built
+    assert "takes no time: it has been built" in words(neverseen(*options, "--dry-run"))
+
+
+def test_a_dry_run_refuses_what_the_build_would(data_dir: Path) -> None:
+    for name in ("few", "other"):
+        neverseen("datasets", "add", "--bundled", "census-names", "--limit", "12", "--name", name)
+    options = ("--no-axes", "--directions", "2", *TINY)
+    words(neverseen("sketches", "build", "s", "--dataset", "few", *options))
+    for arguments in (("s", "--dataset", "other"), ("s", "--dataset", "nothing")):
+        refused = neverseen("sketches", "build", *arguments, *options, "--dry-run")
+        assert refused.exit_code != 0
+        assert type(refused.exception).__name__ in {"ConflictError", "NotFoundError"}
+
+
+def test_the_demo_finds_names_that_were_imported_without_its_subsets(data_dir: Path) -> None:
+    from app.commands import opened
+    from app.commands.demo import CASES, _documents
+
+    neverseen("datasets", "add", "--bundled", "census-names", "--limit", "300")
+    with opened() as (_, database):
+        assert _documents(database, 300) == census_names().first(300)
+    listed = words(neverseen("subsets", "list", "census-names"))
+    assert all(case.subset in listed for case in CASES)
