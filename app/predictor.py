@@ -13,7 +13,8 @@ from typing import Literal
 
 from engine.cache import ByteCache
 from engine.errors import ArtifactError
-from engine.estimate import Prediction, Question
+from engine.estimate import Distribution, Prediction, Question
+from engine.estimators import EstimatorName
 from engine.measure import Measurement
 from engine.resident import ResidentSketch, table_cache
 from engine.sphere import Average
@@ -83,8 +84,8 @@ class Predictor:
         downweights: Sequence[float],
         confidence: float,
         average: Average = "mean",
-        estimator: Literal["auto", "sphere", "axes"] = "auto",
-    ) -> list[Prediction]:
+        estimator: Literal["auto"] | EstimatorName = "auto",
+    ) -> list[Prediction | Distribution]:
         """Answer for one deletion set, one prediction a measurement; loads the version where it isn't resident.
 
         Raises:

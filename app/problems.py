@@ -6,7 +6,7 @@ that has the wrong form is echoed but the place where it is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -121,19 +121,36 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 def _wrong_form(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    faults = [_fault(one) for one in found[:_MAX_FAULTS]]
+    faults = [_fault(one, error.body) for one in found[:_MAX_FAULTS]]
     more = "" if len(found) == 1 else f" (and {len(found) - 1} more)"
     detail = f"{faults[0].location}: {faults[0].message}{more}"
     return _answer(problem(VALIDATION, detail, faults))
 
 
-def _fault(error: Mapping[str, Any]) -> Fault:
+def _fault(error: Mapping[str, Any], body: object) -> Fault:
     location, message = error["loc"], str(error["msg"])
     if error["type"] == "json_invalid":
         location, message = ("body",), f"Not JSON: {error['ctx']['error']} at character {location[-1]}."
     elif location == ("body",) and error["type"].startswith("model_"):
         message = "The body must be a JSON object, and the header Content-Type: application/json must say so."
+    elif location[0] == "body":
+        location = ("body", *_keys(location[1:], body))
+        if error["type"].startswith("union_tag_"):
+            location += (error["ctx"]["discriminator"].strip("'"),)
     return Fault(location=_short(".".join(map(str, location))), message=_short(message.removeprefix(_OURS)))
+
+
+def _keys(location: Sequence[str | int], body: object) -> Iterator[str | int]:
+    """The parts of a location that are keys in the body, or are missing there; others name a member of a union."""
+    last = len(location) - 1
+    for place, part in enumerate(location):
+        if isinstance(body, list) and isinstance(part, int):
+            body = body[part]
+        elif isinstance(body, dict) and (part in body or place == last):
+            body = body.get(part)
+        else:
+            continue
+        yield part
 
 
 def _short(text: str) -> str:

@@ -17,6 +17,7 @@ from engine.configuration import SketchConfiguration
 from engine.directions import Ensemble
 from engine.documents import read_documents
 from engine.errors import EngineError
+from engine.estimate import Question
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
@@ -41,7 +42,8 @@ def build(
     documents: Annotated[Path, typer.Argument(help="Documents: text (one a line), CSV or JSONL.")],
     artifact: Annotated[Path, typer.Argument(help="Directory to create.")],
     axes: Annotated[bool, typer.Option(help="Train along every unit's axis too: exact first orders.")] = False,
-    anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 384,
+    pairs: Annotated[bool, typer.Option(help="With axes: retrain without every two units, too.")] = False,
+    anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 1_000,
     directions: Annotated[int, typer.Option(help="Random directions, k; 0 with axes for none.")] = 500,
     degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
     ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
@@ -75,6 +77,7 @@ def build(
         ),
         training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
         axes=axes,
+        pairs=pairs,
         anchors=anchors,
         ensemble=ensemble,
         directions=directions,
@@ -96,6 +99,7 @@ def evaluate(
     texts: Annotated[list[str] | None, typer.Option("--text", help="Loss on this text; repeatable.")] = None,
     sizes: Annotated[list[int] | None, typer.Option("--size", help="Size of random sets; repeatable.")] = None,
     count: Annotated[int, typer.Option(help="Random sets of each size.")] = 40,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Of the random sets.")] = 0,
     shuffle: Annotated[int | None, typer.Option(help="As in the build.")] = None,
     limit: Annotated[int | None, typer.Option(help="As in the build.")] = None,
@@ -110,9 +114,19 @@ def evaluate(
     sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
     measurements = [Measurement(text=text) for text in texts or chosen.texts[:8]]
     with progress_bar("Retraining", "steps", console=console) as progress:
-        figures = evaluation.evaluate(sketch, chosen, sets, measurements, progress=progress)
-    console.print(evaluation.accuracy_table(figures))
-    _write(output, {"seed": seed, "texts": [m.text for m in measurements], "accuracy": [asdict(f) for f in figures]})
+        question = Question(confidence=confidence)
+        figures, pairs = evaluation.evaluate(sketch, chosen, sets, measurements, question=question, progress=progress)
+    console.print(evaluation.accuracy_table(figures, confidence))
+    _write(
+        output,
+        {
+            "seed": seed,
+            "texts": [m.text for m in measurements],
+            "confidence": confidence,
+            "accuracy": [asdict(figure) for figure in figures],
+            "pairs": [asdict(pair) for pair in pairs],
+        },
+    )
 
 
 @app.command()

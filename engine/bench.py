@@ -18,7 +18,8 @@ from engine.compiled import WORTHWHILE_WORK, fused, worth_fusing
 from engine.configuration import SketchConfiguration
 from engine.data import census_names
 from engine.devices import torch_device
-from engine.measure import Measurement, tabulate
+from engine.evidence import Frame, tabulate
+from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.sketch import block_directions, train_block
 from engine.train import TrainingConfiguration, adam_rates, adam_update, schedule
@@ -85,6 +86,15 @@ def bench(
     trained = train_block(configuration, schedule_of[:WARM_STEPS], rows, fuse=fuse)
     plain.train(model, configuration.training, schedule_of[:WARM_STEPS], initial)
 
+    frame = Frame(
+        model=model,
+        units=documents.unit_count,
+        degree=degree,
+        ensemble=configuration.ensemble,
+        directions=torch.complex(rows[0], rows[1]),
+        parameters=trained,
+    )
+
     def plain_inference() -> None:
         with torch.inference_mode():
             for _ in range(20):
@@ -104,7 +114,7 @@ def bench(
         "update": (updates(adam_update), directions_count),
         "fused update": (updates(fused(adam_update) if fuse else adam_update), directions_count),
         "plain inference": (plain_inference, 20),
-        "new measurement": (lambda: tabulate(measurement, model, trained), 1),
+        "new measurement": (lambda: tabulate(measurement, frame), 1),
     }
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
+from engine.anchors import pair_count
 from engine.directions import ENSEMBLES, Ensemble
 from engine.errors import ConfigurationError
 from engine.model import ModelConfiguration
@@ -16,11 +17,11 @@ from engine.train import TrainingConfiguration
 FEWEST_ANCHORS = 32
 """Below, the quantiles that bars are made of mean nothing."""
 
-BlockKind: TypeAlias = Literal["axes", "directions", "anchors"]
+BlockKind: TypeAlias = Literal["axes", "directions", "retrained"]
 
 
 class Block(NamedTuple):
-    """Axes of units, random directions, or anchors that are trained together: from `start` to before `stop`."""
+    """Axes of units, random directions, or deletion sets that are trained together: from `start` to before `stop`."""
 
     kind: BlockKind
     number: int
@@ -40,8 +41,9 @@ class SketchConfiguration:
     Attributes:
         model: the model.
         training: the optimiser and the schedule.
-        axes: whether to train along every unit's own axis too, in real jets: the first order of every deletion set, and
-            all orders of a single unit, come out exact.
+        axes: whether to train along every unit's own axis too, in real jets, and to retrain without every unit: the
+            first order of every deletion set comes out exact, and so does the deletion of a single unit.
+        pairs: with axes, whether to retrain without every two units: their interactions come out exact.
         anchors: deletion sets that the model is retrained for beside axes, whose estimates take their bars from them.
         ensemble: distribution of the random directions.
         directions: k, how many of them; at least 2, since a bar needs a spread, or 0 beside axes.
@@ -58,7 +60,8 @@ class SketchConfiguration:
     model: ModelConfiguration
     training: TrainingConfiguration = field(default_factory=TrainingConfiguration)
     axes: bool = False
-    anchors: int = 384
+    pairs: bool = False
+    anchors: int = 1_000
     ensemble: Ensemble = "unitary"
     directions: int = 500
     degree: int = 3
@@ -77,6 +80,8 @@ class SketchConfiguration:
             raise ConfigurationError(
                 f"Axes take their bars from anchors, at least {FEWEST_ANCHORS} of them; anchors is {self.anchors}."
             )
+        if self.pairs and not self.axes:
+            raise ConfigurationError("Pairs add to axes what two units do together; pairs need axes.")
         if self.degree < 1:
             raise ConfigurationError(f"degree must be at least 1, not {self.degree}.")
         if self.block < 1:
@@ -91,19 +96,27 @@ class SketchConfiguration:
         """`dtype` as torch names it."""
         return {"float32": torch.float32, "float64": torch.float64}[self.dtype]
 
+    def retrained(self, units: int) -> int:
+        """How many deletion sets the model is retrained for: single units, pairs and anchors."""
+        if not self.axes:
+            return 0
+        return units + (pair_count(units) if self.pairs else 0) + self.anchors
+
     def blocks(self, units: int) -> list[Block]:
-        """The work, in parts: axes and anchors first, then the random directions.
+        """The work, in parts: axes and retrained sets first, then the random directions.
 
         Args:
             units: m.
         """
-        axes = _parts("axes", units, self.block) + _parts("anchors", self.anchors, self.block) if self.axes else []
+        axes = []
+        if self.axes:
+            axes = _parts("axes", units, self.block) + _parts("retrained", self.retrained(units), self.block)
         return axes + (_parts("directions", self.directions, self.block) if self.directions else [])
 
     def size_bytes(self, units: int) -> int:
-        """Of an artifact: S · P complex numbers a direction, as many real ones a unit's axis, and P an anchor."""
+        """Of an artifact: S · P complex numbers a direction, as many real ones a unit's axis, and P a retrained set."""
         reals = self.degree * (2 * self.directions + (units if self.axes else 0))
-        models = 2 + (self.anchors if self.axes else 0)  # initial and trained, and one an anchor
+        models = 2 + self.retrained(units)  # initial and trained, and one a set
         return (reals + models) * self.model.parameter_count * self.torch_dtype.itemsize
 
 

@@ -74,7 +74,7 @@ class Cost:
     Attributes:
         seconds: wall time, the measurement and what was compiled for it not counted.
         size_bytes: of the artifact.
-        direction_steps: directions, axes and anchors, times steps.
+        direction_steps: directions, axes and retrained sets, times steps.
         workers: processes that work at the same time.
     """
 

@@ -1,27 +1,48 @@
-"""From a measurement's table and a deletion set to an answer: which estimator, which degree, what bar.
+"""From a measurement and a deletion set to an answer: which estimator, which degree, what bar.
 
-Two estimators answer from a sketch: `engine.sphere` from random directions, and `engine.axes` from every unit's own
-axis. Where both can, "auto" takes the axes: their errors are calibrated on retrains, and were below the sphere's for
-every kind and size of deletion set that was measured (`docs/accuracy.md`). Each chooses its degree by its least
-estimated error.
+Sketches with axes answer by any of the estimators in `engine.estimators`; "auto" takes, for each answer, the candidate
+with the least error at similar sets that the model was retrained for (`engine.calibration`), and the interval comes
+from the same. A deletion set that the model was retrained for is answered with the retrained value. Sketches of random
+directions alone answer by `engine.sphere`, with its own bars.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
-from engine.axes import AxesEstimator
-from engine.directions import Ensemble
+from engine.calibration import ONE_SIGMA, Calibration, Choice, calibrate, choose, chosen_values
+from engine.directions import overlaps
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
-from engine.measure import Measurement, Table
+from engine.estimators import Candidate, EstimatorName, Readout, candidate_values
+from engine.evidence import Frame, Table, tabulate
+from engine.measure import Measurement, hold, outcomes
 from engine.sphere import Average, SphereEstimator
 
 LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.999
 """Beyond, an interval would rest on tails that neither directions nor anchors show."""
+
+EXACT_ERROR = 1e-6
+"""Of a retrained value, relative to it: what rounding in training in single precision leaves open."""
+
+AnsweredBy: TypeAlias = EstimatorName | Literal["retrained"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A measurement's table, and what the anchors say of it where the sketch has axes."""
+
+    table: Table
+    calibration: Calibration | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it occupies."""
+        return self.table.size_bytes + (0 if self.calibration is None else self.calibration.size_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +51,9 @@ class Term:
 
     Attributes:
         degree: r.
-        value: in the measurement's unit: of "sphere" an estimate of T_r[x, …, x]; of "axes" what the order adds to the
-            loss read out of the probabilities, without interactions between units.
-        standard_error: of the value, from the directions; 0 for "axes", which has no sampling error.
+        value: in the measurement's unit: of "sphere" an estimate of T_r[x, …, x]; else what the order adds to the
+            value by what every unit does alone, the last one with all that is beyond it, interactions included.
+        standard_error: of the value, from random directions; 0 where there is no sampling error.
     """
 
     degree: int
@@ -59,12 +80,14 @@ class Prediction:
         baseline: the value after ordinary training.
         estimate: of the value without the deletion set.
         change: estimate - baseline.
-        standard_error: of "sphere" from the random directions alone, of "axes" as calibrated on retrains.
-        interval: at the confidence asked; of "sphere" it joins sampling with what the orders left out may hold.
+        standard_error: of "sphere" from the random directions alone, else as calibrated on retrained models.
+        interval: at the confidence asked.
+        below_resolution: whether the interval holds the baseline: whether there is a change at all isn't known.
         degree: highest order in the estimate.
         terms: all orders that the sketch has, also those above `degree`.
         curve: the estimate at every downweight asked, where there are several; else empty.
-        estimator: that gave it: "sphere" or "axes".
+        estimator: that gave it; "retrained" where the model was really retrained without the set.
+        readout: whether probabilities were added up, or their logarithms, or both; None where nothing was.
         average: how random directions were averaged; None where none were.
     """
 
@@ -74,10 +97,43 @@ class Prediction:
     change: float
     standard_error: float
     interval: tuple[float, float]
+    below_resolution: bool
     degree: int
     terms: tuple[Term, ...]
     curve: tuple[CurvePoint, ...]
-    estimator: Literal["sphere", "axes"]
+    estimator: AnsweredBy
+    readout: Readout | None
+    average: Average | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The probability of one next token; the end of the text is the empty string."""
+
+    token: str
+    baseline: float
+    estimate: float
+    change: float
+    standard_error: float
+    interval: tuple[float, float]
+    below_resolution: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """An answer to a next-token measurement, at the largest downweight asked; the estimates add up to one.
+
+    Attributes:
+        measurement: what was asked.
+        outcomes: for every token of the vocabulary.
+        degree, estimator, readout, average: as of a `Prediction`.
+    """
+
+    measurement: Measurement
+    outcomes: tuple[Outcome, ...]
+    degree: int
+    estimator: AnsweredBy
+    readout: Readout | None
     average: Average | None
 
 
@@ -86,17 +142,18 @@ class Question:
     """What of an answer is free to choose.
 
     Attributes:
-        estimator: "auto" takes the axes where the sketch has them.
+        estimator: "auto" takes what has the least expected error.
         degree: "auto", or 0 … S.
         downweights: each in [0, 1]; at least one.
         confidence: of the interval, from `LEAST_CONFIDENCE` to `MOST_CONFIDENCE`.
-        average: "mean", or "median_of_means" over ceil(8 ln(1/(1-confidence))) groups, which heavy tails can't move.
+        average: of the estimator "sphere": "mean", or "median_of_means" over ceil(8 ln(1/(1-confidence))) groups, which
+            heavy tails can't move.
 
     Raises:
         DegreeError, DownweightError, QuestionError: a value outside its range.
     """
 
-    estimator: Literal["auto", "sphere", "axes"] = "auto"
+    estimator: Literal["auto"] | EstimatorName = "auto"
     degree: int | Literal["auto"] = "auto"
     downweights: tuple[float, ...] = (1.0,)
     confidence: float = 0.95
@@ -116,75 +173,272 @@ class Question:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """All values at one downweight, [O] each."""
+
+    values: Tensor
+    standard_error: Tensor
+    reach: Tensor
+
+    def scalars(self, which: int) -> tuple[float, float, tuple[float, float]]:
+        value, reach = float(self.values[which]), float(self.reach[which])
+        return value, float(self.standard_error[which]), (value - reach, value + reach)
+
+
+@torch.inference_mode()
+def prepare(measurement: Measurement, frame: Frame) -> Prepared:
+    """Measure, and calibrate where there are anchors: all that depends on the measurement only.
+
+    Raises:
+        TextLengthError, UnknownCharacterError: as `measure.targets`.
+    """
+    table = tabulate(measurement, frame)
+    return Prepared(table=table, calibration=calibrate(table, frame) if table.evidence else None)
+
+
+@torch.inference_mode()
 def predict(
-    table: Table, deleted: Tensor, overlaps: Tensor, *, units: int, ensemble: Ensemble, question: Question
-) -> Prediction:
+    prepared: Prepared, frame: Frame, deleted: Tensor, question: Question, *, retrained: int | None = None
+) -> Prediction | Distribution:
     """Answer a question.
 
     Args:
-        table: of the measurement.
-        deleted: the deletion set D, unit numbers of shape [|D|].
-        overlaps: <ψ_j, 1_D> of the random directions, complex128 of shape [K].
-        units: m.
-        ensemble: of the random directions.
+        prepared: of the measurement.
+        frame: of the sketch.
+        deleted: the deletion set D, unit numbers, int64 of shape [|D|].
         question: what to choose.
+        retrained: which of the retrained models is the one without D, if one is.
 
     Raises:
         DegreeError: a degree above the sketch's.
         QuestionError: an estimator that the sketch wasn't built for.
     """
-    largest = max(question.downweights)
-    estimator = _estimator(table, deleted, overlaps, units=units, ensemble=ensemble, question=question)
-    degree = estimator.best_degree(largest) if question.degree == "auto" else question.degree
-    if degree > estimator.highest:
-        raise DegreeError(f"The sketch holds orders up to {estimator.highest}; degree {degree} needs another build.")
-
-    def point(downweight: float) -> CurvePoint:
-        estimate = table.baseline + estimator.change(degree, downweight)
-        reach = estimator.reach(degree, downweight)
-        return CurvePoint(
-            downweight=downweight,
-            estimate=estimate,
-            standard_error=estimator.standard_error(degree, downweight),
-            interval=(estimate - reach, estimate + reach),
+    if question.degree != "auto" and question.degree > frame.degree:
+        raise DegreeError(
+            f"The sketch holds orders up to {frame.degree}; degree {question.degree} needs another build."
         )
-
-    answer = point(largest)
-    terms = (estimator.term(r, largest) for r in range(1, estimator.highest + 1))
-    return Prediction(
-        measurement=table.measurement,
-        baseline=table.baseline,
-        estimate=answer.estimate,
-        change=answer.estimate - table.baseline,
-        standard_error=answer.standard_error,
-        interval=answer.interval,
-        degree=degree,
-        terms=tuple(Term(degree=r, value=v, standard_error=error) for r, (v, error) in enumerate(terms, start=1)),
-        curve=tuple(map(point, question.downweights)) if len(question.downweights) > 1 else (),
-        estimator=estimator.name,
-        average=estimator.average,
+    table = prepared.table
+    if prepared.calibration is None or question.estimator == "sphere":
+        return _by_sphere(table, frame, deleted, question)
+    allowed = _allowed(prepared.calibration.candidates, question, frame.degree)
+    sets = torch.zeros(1, frame.units, dtype=table.baseline.dtype, device=table.baseline.device)
+    sets[0, deleted] = 1
+    whole = candidate_values(table, frame, sets)
+    choice = choose(prepared.calibration, table, frame, sets, whole, allowed)
+    free = question.estimator == "auto" and question.degree == "auto"
+    truth = table.retrained[retrained] if free and retrained is not None and table.retrained is not None else None
+    points = _calibrated_points(prepared.calibration, table, frame, sets, question, choice, truth)
+    largest = max(question.downweights)
+    exact = truth is not None and largest == 1
+    answer = points[largest]
+    candidate = choice.candidate
+    estimator: AnsweredBy = "retrained" if exact else candidate.estimator
+    readout = None if exact else candidate.readout
+    if table.measurement.kind == "next_token":
+        return Distribution(
+            measurement=table.measurement,
+            outcomes=_outcomes(table, frame, answer),
+            degree=candidate.degree,
+            estimator=estimator,
+            readout=readout,
+            average=None,
+        )
+    return _prediction(
+        table,
+        points,
+        question,
+        degree=candidate.degree,
+        terms=_terms(table, frame, sets, largest, candidate, float(answer.values[0])),
+        estimator=estimator,
+        readout=readout,
+        average=None,
     )
 
 
-def _estimator(
-    table: Table, deleted: Tensor, overlaps: Tensor, *, units: int, ensemble: Ensemble, question: Question
-) -> SphereEstimator | AxesEstimator:
-    """The estimator that the question asks for, of those that the sketch was built for."""
-    if question.estimator != "sphere" and table.axes is not None and table.calibration is not None:
-        return AxesEstimator(table.axes, table.calibration, deleted, confidence=question.confidence)
-    if question.estimator == "axes":
-        raise QuestionError("The sketch has no axes; the estimator 'axes' needs a build with them.")
+def _allowed(candidates: Sequence[Candidate], question: Question, degree: int) -> list[Candidate]:
+    """The candidates that a question leaves open.
+
+    What is added up has no noise that grows with the order, so that "auto" keeps to the sketch's whole degree: a lower
+    one is at times nearer at anchors by chance, and lost on sets that were no anchors.
+    """
+    of_estimator = [c for c in candidates if question.estimator in {"auto", c.estimator}]
+    if question.estimator != "auto" and not of_estimator:
+        needs = "pairs" if question.estimator == "pairs" else "random directions beside axes, and degree 2 or more"
+        raise QuestionError(f"The estimator '{question.estimator}' needs a build with {needs}.")
+    wanted = degree if question.degree == "auto" else question.degree
+    allowed = [c for c in of_estimator if c.degree == wanted]
+    if not allowed:
+        least = min(c.degree for c in of_estimator)  # they go up to the sketch's from there
+        raise DegreeError(f"The estimator '{question.estimator}' needs at least degree {least}.")
+    return allowed
+
+
+def _calibrated_points(
+    calibration: Calibration,
+    table: Table,
+    frame: Frame,
+    sets: Tensor,
+    question: Question,
+    choice: Choice,
+    truth: Tensor | None,
+) -> dict[float, _Point]:
+    """The answer at every downweight.
+
+    Bars are calibrated at downweight 1. Interactions grow with the square of the downweight or faster, so that in
+    proportion is enough; where the retrained value is known, the curve is led to it and the bar closes there.
+    """
+    reach, error = choice.half_width(question.confidence), choice.half_width(ONE_SIGMA)
+
+    def values_at(downweight: float) -> Tensor:
+        return chosen_values(calibration, choice, table, frame, candidate_values(table, frame, sets, downweight))
+
+    whole = values_at(1)
+    points = {}
+    for downweight in dict.fromkeys(question.downweights):
+        if downweight == 0:
+            nothing = torch.zeros_like(table.baseline)
+            points[downweight] = _Point(values=table.baseline, standard_error=nothing, reach=nothing)
+            continue
+        values = values_at(downweight)
+        share = torch.full_like(values, downweight)
+        rounding = torch.zeros_like(values)
+        if truth is not None:
+            values = values + downweight**2 * (truth - whole)
+            share = share * (1 - downweight)
+            rounding = EXACT_ERROR * truth.abs()
+        points[downweight] = _Point(
+            values=values, standard_error=share * error + rounding, reach=share * reach + rounding
+        )
+    return points
+
+
+def _terms(
+    table: Table, frame: Frame, sets: Tensor, downweight: float, candidate: Candidate, estimate: float
+) -> tuple[Term, ...]:
+    """What each order adds; the last kept holds what is beyond the units' own effects."""
+    values = candidate_values(table, frame, sets, downweight)
+    alone = [float(table.baseline[0])] + [
+        float(values[Candidate("axes", r, 0, candidate.readout)][0, 0]) for r in range(1, frame.degree + 1)
+    ]
+    if candidate.degree > 0:
+        alone[candidate.degree] = estimate
+    return tuple(Term(degree=r, value=alone[r] - alone[r - 1], standard_error=0.0) for r in range(1, frame.degree + 1))
+
+
+def _by_sphere(table: Table, frame: Frame, deleted: Tensor, question: Question) -> Prediction | Distribution:
+    """Answer from random directions alone."""
+    if question.estimator not in {"auto", "sphere"}:
+        raise QuestionError(f"The sketch has no axes; the estimator '{question.estimator}' needs a build with them.")
     if not len(table.coefficients):
         raise QuestionError("The sketch has no random directions; the estimator 'sphere' needs a build with them.")
-    return SphereEstimator(
-        table.coefficients,
-        overlaps,
-        units=units,
-        deleted=len(deleted),
-        ensemble=ensemble,
+    overlap = overlaps(frame.directions, deleted)
+    estimators = [
+        SphereEstimator(
+            table.coefficients[:, :, which],
+            overlap,
+            units=frame.units,
+            deleted=len(deleted),
+            ensemble=frame.ensemble,
+            average=question.average,
+            confidence=question.confidence,
+        )
+        for which in range(len(table.baseline))
+    ]
+    largest = max(question.downweights)
+    if question.degree == "auto":  # one for all values of a distribution, so that they still add up to one
+        errors = [sum(e.squared_error(q, largest) for e in estimators) for q in range(frame.degree + 1)]
+        degree = errors.index(min(errors))
+    else:
+        degree = question.degree
+    points = {
+        downweight: _Point(
+            values=table.baseline + table.baseline.new_tensor([e.change(degree, downweight) for e in estimators]),
+            standard_error=table.baseline.new_tensor([e.standard_error(degree, downweight) for e in estimators]),
+            reach=table.baseline.new_tensor([e.reach(degree, downweight) for e in estimators]),
+        )
+        for downweight in dict.fromkeys(question.downweights)
+    }
+    if table.measurement.kind == "next_token":
+        answer = points[largest]
+        values = hold("next_token", answer.values)
+        answer = _Point(values=values, standard_error=answer.standard_error, reach=answer.reach)
+        return Distribution(
+            measurement=table.measurement,
+            outcomes=_outcomes(table, frame, answer),
+            degree=degree,
+            estimator="sphere",
+            readout="probability",
+            average=question.average,
+        )
+    terms = [estimators[0].term(r, largest) for r in range(1, frame.degree + 1)]
+    return _prediction(
+        table,
+        points,
+        question,
+        degree=degree,
+        terms=tuple(Term(degree=r, value=v, standard_error=error) for r, (v, error) in enumerate(terms, start=1)),
+        estimator="sphere",
+        readout="logarithm",
         average=question.average,
-        confidence=question.confidence,
     )
+
+
+def _prediction(
+    table: Table,
+    points: dict[float, _Point],
+    question: Question,
+    *,
+    degree: int,
+    terms: tuple[Term, ...],
+    estimator: AnsweredBy,
+    readout: Readout | None,
+    average: Average | None,
+) -> Prediction:
+    baseline = float(table.baseline[0])
+    estimate, standard_error, interval = points[max(question.downweights)].scalars(0)
+    return Prediction(
+        measurement=table.measurement,
+        baseline=baseline,
+        estimate=estimate,
+        change=estimate - baseline,
+        standard_error=standard_error,
+        interval=interval,
+        below_resolution=interval[0] <= baseline <= interval[1],
+        degree=degree,
+        terms=terms,
+        curve=tuple(_curve_point(downweight, points[downweight]) for downweight in question.downweights)
+        if len(question.downweights) > 1
+        else (),
+        estimator=estimator,
+        readout=readout,
+        average=average,
+    )
+
+
+def _curve_point(downweight: float, point: _Point) -> CurvePoint:
+    estimate, standard_error, interval = point.scalars(0)
+    return CurvePoint(downweight=downweight, estimate=estimate, standard_error=standard_error, interval=interval)
+
+
+def _outcomes(table: Table, frame: Frame, answer: _Point) -> tuple[Outcome, ...]:
+    found = []
+    for which, token in enumerate(outcomes(table.measurement, frame.model)):
+        baseline = float(table.baseline[which])
+        estimate, standard_error, (low, high) = answer.scalars(which)
+        low, high = max(low, 0.0), min(high, 1.0)
+        found.append(
+            Outcome(
+                token=token,
+                baseline=baseline,
+                estimate=estimate,
+                change=estimate - baseline,
+                standard_error=standard_error,
+                interval=(low, high),
+                below_resolution=low <= baseline <= high,
+            )
+        )
+    return tuple(found)
 
 
 def check_units(units: Sequence[int], total: int) -> None:

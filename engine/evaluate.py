@@ -15,7 +15,7 @@ from rich.table import Table
 
 from engine.documents import Documents
 from engine.errors import ArtifactError, DeletionSetError
-from engine.estimate import Question
+from engine.estimate import Distribution, Prediction, Question
 from engine.measure import Measurement, measure_models
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
@@ -30,6 +30,14 @@ class DeletionSet:
     units: tuple[int, ...]
 
 
+LARGE = 0.25
+"""Of all units: coherent sets above are counted apart, since deleting so much is another question."""
+
+_READOUTS = {"probability": "p", "logarithm": "log p", "both": "p, log p"}
+
+OVERALL = "all that aren't exact"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Figures over all (set, measurement) pairs of one kind.
@@ -37,23 +45,45 @@ class Accuracy:
     Attributes:
         kind: of the deletion sets.
         pairs: how many.
+        exact: how many of them were answered with a retrained value.
         effect: root mean square of the true change, in the measurement's unit.
+        spread: standard deviation of the true value over the sets, root mean square over the measurements.
         error: root mean square of estimate - truth, divided by `effect`.
+        error_of_spread: the same, divided by `spread`.
         rank_correlation: Spearman's, between estimated and true values over the sets, averaged over measurements (LDS);
             None where there are fewer than three sets.
         coverage: share of the pairs whose truth lies in the interval.
-        width: median width of the interval, divided by `effect`.
-        degrees: how often each degree was chosen.
+        width: median width of the interval, divided by `spread`.
+        below_resolution: share of the pairs whose interval holds the baseline.
+        chosen: how often each estimator, degree and readout was chosen.
     """
 
     kind: str
     pairs: int
+    exact: int
     effect: float
+    spread: float
     error: float
+    error_of_spread: float
     rank_correlation: float | None
     coverage: float
     width: float
-    degrees: dict[int, int]
+    below_resolution: float
+    chosen: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One deletion set and measurement: what was answered, and the truth."""
+
+    kind: str
+    units: int
+    measurement: str
+    baseline: float
+    estimate: float
+    interval: tuple[float, float]
+    truth: float
+    estimator: str
 
 
 def random_sets(documents: Documents, *, sizes: Sequence[int], count: int, seed: int) -> list[DeletionSet]:
@@ -77,9 +107,10 @@ def random_sets(documents: Documents, *, sizes: Sequence[int], count: int, seed:
 def coherent_sets(documents: Documents) -> list[DeletionSet]:
     """Units with a document that starts with a character, and that contain one: a set for every character.
 
-    Sets that are empty, or everything, are left out.
+    Sets that are empty, or everything, are left out; those above `LARGE` are a kind of their own.
     """
     sets = []
+    large = LARGE * documents.unit_count
     for character in documents.vocabulary:
         for kind, belongs in (
             ("first letter", lambda text, c=character: text.startswith(c)),
@@ -87,7 +118,8 @@ def coherent_sets(documents: Documents) -> list[DeletionSet]:
         ):
             units = {unit for text, unit in zip(documents.texts, documents.unit_of, strict=True) if belongs(text)}
             if 0 < len(units) < documents.unit_count:
-                sets.append(DeletionSet(kind=kind, units=tuple(sorted(units))))
+                named = kind if len(units) <= large else f"{kind}, over {LARGE:.0%}"
+                sets.append(DeletionSet(kind=named, units=tuple(sorted(units))))
     return sets
 
 
@@ -99,16 +131,19 @@ def evaluate(
     *,
     question: Question | None = None,
     progress: Progress = lambda done, total: None,
-) -> list[Accuracy]:
+) -> tuple[list[Accuracy], list[Pair]]:
     """Estimate and retrain for every set, and compare.
 
     Args:
         sketch: that answers.
         documents: that it was built from.
-        sets: deletion sets; those among the sketch's anchors are left out, since its bars were made of them.
-        measurements: asked for every set.
+        sets: deletion sets; those that the sketch was retrained for are left out, except single units.
+        measurements: asked for every set; losses and log-probabilities.
         question: how to ask; one downweight of 1.
         progress: of the retrains.
+
+    Returns:
+        Figures by kind of set, then over all pairs that weren't answered exactly; and every pair.
 
     Raises:
         ArtifactError: the documents aren't the sketch's.
@@ -116,9 +151,9 @@ def evaluate(
     if documents.fingerprint != sketch.artifact.manifest.plan.source.fingerprint:
         raise ArtifactError("The sketch was built from other documents (their fingerprints differ).")
     question = question or Question()
-    calibrated_on = set(sketch.anchor_sets())
-    sets = [deletion for deletion in sets if deletion.units not in calibrated_on]
-    answers = [sketch.predict(measurements, deletion.units, question) for deletion in sets]
+    known = set(sketch.retrained_sets)
+    sets = [deletion for deletion in sets if len(deletion.units) == 1 or deletion.units not in known]
+    answers = [_scalar(sketch.predict(measurements, deletion.units, question)) for deletion in sets]
     models = retrain(
         documents,
         sketch.configuration,
@@ -130,37 +165,67 @@ def evaluate(
         [measure_models(m, sketch.configuration.model, models).cpu().numpy() for m in measurements], axis=1
     )  # [sets, measurements]
     kinds = dict.fromkeys(deletion.kind for deletion in sets)
-    accuracies = []
-    for kind in kinds:
-        rows = [row for row, deletion in enumerate(sets) if deletion.kind == kind]
-        of_kind = [answers[row] for row in rows]
-        true = truth[rows]
-        baseline = np.array([[p.baseline for p in row] for row in of_kind])
-        estimate = np.array([[p.estimate for p in row] for row in of_kind])
-        low = np.array([[p.interval[0] for p in row] for row in of_kind])
-        high = np.array([[p.interval[1] for p in row] for row in of_kind])
-        effect = float(np.sqrt(np.mean((true - baseline) ** 2)))
-        chosen = [p.degree for row in of_kind for p in row]
-        accuracies.append(
-            Accuracy(
-                kind=kind,
-                pairs=true.size,
-                effect=effect,
-                error=float(np.sqrt(np.mean((estimate - true) ** 2))) / effect,
-                rank_correlation=_rank_correlation(estimate, true) if len(rows) > 2 else None,
-                coverage=float(np.mean((low <= true) & (true <= high))),
-                width=float(np.median(high - low)) / effect,
-                degrees={degree: chosen.count(degree) for degree in sorted(set(chosen))},
-            )
+    rows = {kind: [row for row, deletion in enumerate(sets) if deletion.kind == kind] for kind in kinds}
+    figures = [_accuracy(kind, [answers[row] for row in rows[kind]], truth[rows[kind]]) for kind in kinds]
+    estimated = [row for row, of_set in enumerate(answers) if all(a.estimator != "retrained" for a in of_set)]
+    if estimated:
+        figures.append(_accuracy(OVERALL, [answers[row] for row in estimated], truth[estimated]))
+    pairs = [
+        Pair(
+            kind=deletion.kind,
+            units=len(deletion.units),
+            measurement=answer.measurement.label,
+            baseline=answer.baseline,
+            estimate=answer.estimate,
+            interval=answer.interval,
+            truth=float(true),
+            estimator=answer.estimator,
         )
-    return accuracies
+        for deletion, of_set, true_of_set in zip(sets, answers, truth, strict=True)
+        for answer, true in zip(of_set, true_of_set, strict=True)
+    ]
+    return figures, pairs
 
 
-def accuracy_table(figures: list[Accuracy]) -> Table:
+def _scalar(answers: Sequence[Prediction | Distribution]) -> list[Prediction]:
+    """Predictions of numbers; distributions have no single truth to compare."""
+    return [answer for answer in answers if isinstance(answer, Prediction)]
+
+
+def _accuracy(kind: str, answers: Sequence[Sequence[Prediction]], true: np.ndarray) -> Accuracy:
+    """Figures of one kind; answers and truth by set, then by measurement."""
+    flat = [p for row in answers for p in row]
+    shape = true.shape
+    baseline = np.array([p.baseline for p in flat]).reshape(shape)
+    estimate = np.array([p.estimate for p in flat]).reshape(shape)
+    low = np.array([p.interval[0] for p in flat]).reshape(shape)
+    high = np.array([p.interval[1] for p in flat]).reshape(shape)
+    effect = float(np.sqrt(np.mean((true - baseline) ** 2)))
+    spread = float(np.sqrt(np.mean(np.var(true, axis=0)))) or effect
+    error = float(np.sqrt(np.mean((estimate - true) ** 2)))
+    chosen = [p.estimator if p.readout is None else f"{p.estimator} {p.degree} {_READOUTS[p.readout]}" for p in flat]
+    return Accuracy(
+        kind=kind,
+        pairs=true.size,
+        exact=sum(p.estimator == "retrained" for p in flat),
+        effect=effect,
+        spread=spread,
+        error=error / effect,
+        error_of_spread=error / spread,
+        rank_correlation=_rank_correlation(estimate, true) if len(true) > 2 else None,
+        coverage=float(np.mean((low <= true) & (true <= high))),
+        width=float(np.median(high - low)) / spread,
+        below_resolution=float(np.mean([p.below_resolution for p in flat])),
+        chosen={name: chosen.count(name) for name in sorted(set(chosen))},
+    )
+
+
+def accuracy_table(figures: list[Accuracy], confidence: float) -> Table:
     """The figures as a table for people."""
-    table = Table(title="Estimates against retrains (error and interval width relative to the r.m.s. effect)")
-    for heading in ("deletion sets", "pairs", "effect", "error", "rank corr.", "coverage", "width", "degrees"):
-        table.add_column(heading, justify="left" if heading == "deletion sets" else "right")
+    table = Table(title="Estimates against retrains")
+    headings = ("deletion sets", "pairs", "effect", "error/effect", "error/spread", "rank corr.")
+    for heading in (*headings, f"in {confidence:.0%} bar", "width/spread", "mostly by"):
+        table.add_column(heading, justify="left" if heading in {"deletion sets", "mostly by"} else "right")
     for figure in figures:
         correlation = "" if figure.rank_correlation is None else f"{figure.rank_correlation:.3f}"
         table.add_row(
@@ -168,10 +233,11 @@ def accuracy_table(figures: list[Accuracy]) -> Table:
             str(figure.pairs),
             f"{figure.effect:.4f}",
             f"{figure.error:.1%}",
+            f"{figure.error_of_spread:.1%}",
             correlation,
             f"{figure.coverage:.1%}",
             f"{figure.width:.2f}",
-            " ".join(f"{degree}:{count}" for degree, count in figure.degrees.items()),
+            max(figure.chosen, key=lambda name: figure.chosen[name]),
         )
     return table
 

@@ -1,24 +1,25 @@
-"""Measurements: numbers computed from the trained parameters, as jets along every direction.
+"""Measurements: numbers computed from the trained parameters, all of them read out of token probabilities.
 
-A measurement's *table* holds what depends on the measurement only: for every direction and order the Taylor
-coefficients of the target tokens' probabilities, and of the loss, which follows from them by the ring's logarithm.
-With a table at hand, another deletion set costs no inference.
+- `loss`: -mean log p of the text's tokens and the closing BOS, in nats per token.
+- `log_probability`: Σ log p of a completion's tokens after a prompt, in nats.
+- `next_token`: p of every token of the vocabulary after a prompt; they add up to one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from engine import jet
-from engine.axes import Anchors, AxisTable, Calibration, calibrate
 from engine.documents import tokens
 from engine.errors import TextLengthError
 from engine.jet import Jet
-from engine.model import ModelConfiguration, Parameters, target_probabilities
+from engine.model import ModelConfiguration, Parameters, token_probabilities
+
+Kind: TypeAlias = Literal["loss", "log_probability", "next_token"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,105 +27,124 @@ class Measurement:
     """What is asked of the trained model.
 
     Attributes:
-        kind: "loss": the mean negative log-likelihood of the text's tokens and the closing BOS, in nats per token.
-        text: what it is computed on.
+        kind: what the value is.
+        text: of a loss.
+        prompt: what a completion or the next token follows; may be empty, which is the start of a text.
+        completion: of a log-probability.
     """
 
-    text: str
-    kind: Literal["loss"] = "loss"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """What one measurement needs of a sketch, whatever is deleted.
-
-    Attributes:
-        measurement: what was measured.
-        baseline: its value after ordinary training.
-        coefficients: orders 1 … S of its value along K random directions, complex128 of shape [S, K].
-        probabilities: jets of the target tokens' probabilities along these directions, of shape [T].
-        axes: the target tokens' probabilities along the units' axes, where the sketch has them.
-        calibration: of the axes' estimates.
-    """
-
-    measurement: Measurement
-    baseline: float
-    coefficients: Tensor
-    probabilities: Jet
-    axes: AxisTable | None = None
-    calibration: Calibration | None = None
+    kind: Kind = "loss"
+    text: str = ""
+    prompt: str = ""
+    completion: str = ""
 
     @property
-    def size_bytes(self) -> int:
-        """What it occupies."""
-        planes = [plane for coefficient in self.probabilities.coefficients for plane in coefficient]
-        axes = [] if self.axes is None else [self.axes.coefficients]
-        return sum(tensor.nbytes for tensor in (self.coefficients, *planes, *axes))
+    def label(self) -> str:
+        """For people."""
+        if self.kind == "loss":
+            return self.text
+        return f"{self.prompt}…" if self.kind == "next_token" else f"{self.prompt}…{self.completion}"
 
 
-def measurement_tokens(measurement: Measurement, model: ModelConfiguration) -> list[int]:
-    """Token ids of the measurement's text, BOS to BOS.
+_LEAST_PROBABILITY = 1e-12
+
+
+class Targets(NamedTuple):
+    """Tokens whose probabilities a measurement is read out of: token `tokens[i]` after `inputs[: positions[i] + 1]`."""
+
+    inputs: list[int]
+    positions: list[int]
+    tokens: list[int]
+
+
+def targets(measurement: Measurement, model: ModelConfiguration) -> Targets:
+    """Where a measurement looks.
 
     Raises:
-        TextLengthError: the text is empty or longer than the context.
+        TextLengthError: there is nothing to measure, or more than the context holds.
         UnknownCharacterError: a character isn't in the vocabulary.
     """
-    if not measurement.text:
-        raise TextLengthError("The text of the measurement is empty; it needs at least one character.")
-    if len(measurement.text) >= model.context:
-        raise TextLengthError(
-            f"The text has {len(measurement.text)} characters; with a context of {model.context} positions at most "
-            f"{model.context - 1} can be measured to the end."
-        )
-    return tokens(measurement.text, model.vocabulary)
+    if measurement.kind == "loss":
+        if not measurement.text:
+            raise TextLengthError("The text of the measurement is empty; it needs at least one character.")
+        _check_length(measurement.text, model, most=model.context - 1)
+        ids = tokens(measurement.text, model.vocabulary)
+        return Targets(ids[:-1], list(range(len(ids) - 1)), ids[1:])
+    if measurement.kind == "log_probability":
+        if not measurement.completion:
+            raise TextLengthError("The completion of the measurement is empty; it needs at least one character.")
+        whole = measurement.prompt + measurement.completion
+        _check_length(whole, model, most=model.context)
+        ids = tokens(whole, model.vocabulary)[:-1]
+        return Targets(ids[:-1], list(range(len(measurement.prompt), len(whole))), ids[len(measurement.prompt) + 1 :])
+    _check_length(measurement.prompt, model, most=model.context - 1)
+    ids = tokens(measurement.prompt, model.vocabulary)[:-1]
+    every = list(range(len(model.vocabulary) + 1))
+    return Targets(ids, [len(ids) - 1] * len(every), every)
+
+
+def outcomes(measurement: Measurement, model: ModelConfiguration) -> tuple[str, ...]:
+    """What the values of a next-token measurement belong to: the characters, and "" for the end of the text."""
+    return (*model.vocabulary, "") if measurement.kind == "next_token" else ()
+
+
+def read_out(kind: Kind, probabilities: Tensor) -> Tensor:
+    """Values of a measurement from the probabilities of its tokens.
+
+    Args:
+        kind: of the measurement.
+        probabilities: positive, of shape [..., T].
+
+    Returns:
+        Of shape [..., O]: O = T for "next_token", else 1.
+    """
+    if kind == "loss":
+        return -probabilities.log().mean(dim=-1, keepdim=True)
+    if kind == "log_probability":
+        return probabilities.log().sum(dim=-1, keepdim=True)
+    return probabilities / probabilities.sum(dim=-1, keepdim=True)
+
+
+def hold(kind: Kind, values: Tensor) -> Tensor:
+    """The nearest values that a measurement can have, of shape [..., O].
+
+    A mean loss is at least 0, a log-probability at most; probabilities are positive and add up to one.
+    """
+    if kind == "loss":
+        return values.clamp(min=0)
+    if kind == "log_probability":
+        return values.clamp(max=0)
+    kept = values.clamp(min=_LEAST_PROBABILITY)
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def read_out_jets(kind: Kind, probabilities: Jet) -> Jet:
+    """The same in the ring, in double precision, since small probabilities cancel in a logarithm.
+
+    What is read out here adds up to one already, as all probabilities of a softmax do.
+    """
+    precise = jet.linear_map(torch.Tensor.double, probabilities)
+    if kind == "next_token":
+        return precise
+    logarithms = jet.log(precise)
+    if kind == "loss":
+        return jet.linear_map(lambda plane: -plane.mean(dim=-1, keepdim=True), logarithms)
+    return jet.linear_map(lambda plane: plane.sum(dim=-1, keepdim=True), logarithms)
 
 
 @torch.inference_mode()
-def tabulate(
-    measurement: Measurement,
-    model: ModelConfiguration,
-    parameters: Parameters,
-    *,
-    axes: Parameters | None = None,
-    anchors: tuple[Anchors, dict[str, Tensor]] | None = None,
-) -> Table:
-    """Measure along all directions and axes at once, and calibrate.
-
-    Args:
-        measurement: what to measure.
-        model: the model.
-        parameters: jets of the trained parameters along random directions; of degree 0 where there are none.
-        axes: the same along the units' axes.
-        anchors: with axes, and the parameters of the models retrained without each of them.
+def measured_probabilities(measurement: Measurement, model: ModelConfiguration, parameters: Parameters) -> Jet:
+    """Jets of the probabilities that a measurement is read out of, of shape [T].
 
     Raises:
-        TextLengthError, UnknownCharacterError: as `measurement_tokens`.
+        TextLengthError, UnknownCharacterError: as `targets`.
     """
-    probabilities = target_probabilities(model, parameters, measurement_tokens(measurement, model))
-    loss = loss_of(probabilities)
-    rows = [torch.complex(*(plane.double() for plane in planes)) for planes in loss.higher]
-    nothing = probabilities.constant.new_empty((0, 0), dtype=torch.complex128)
-    table = Table(
-        measurement=measurement,
-        baseline=loss.constant.item(),
-        coefficients=torch.stack(rows) if rows else nothing,
-        probabilities=probabilities,
-    )
-    if axes is None or anchors is None:
-        return table
-    of_axes = target_probabilities(model, axes, measurement_tokens(measurement, model))
-    along = AxisTable(
-        constants=of_axes.constant.double(),
-        coefficients=torch.stack([plane.double() for (plane,) in of_axes.higher]),
-    )
-    sets, models = anchors
-    truth = measure_models(measurement, model, models)
-    return replace(table, axes=along, calibration=calibrate(along, sets, truth))
+    return token_probabilities(model, parameters, *targets(measurement, model))
 
 
 @torch.inference_mode()
 def measure_models(measurement: Measurement, model: ModelConfiguration, parameters: dict[str, Tensor]) -> Tensor:
-    """The value for each of B plain models.
+    """The values for each of B plain models.
 
     Args:
         measurement: what to measure.
@@ -132,13 +152,16 @@ def measure_models(measurement: Measurement, model: ModelConfiguration, paramete
         parameters: matrices of shape [B, rows, columns].
 
     Returns:
-        float64 of shape [B].
+        float64 of shape [B], or [B, O] for "next_token".
     """
     jets = {name: Jet(matrix) for name, matrix in parameters.items()}
-    return loss_of(target_probabilities(model, jets, measurement_tokens(measurement, model))).constant.double()
+    values = read_out(measurement.kind, measured_probabilities(measurement, model, jets).constant.double())
+    return values if measurement.kind == "next_token" else values.squeeze(-1)
 
 
-def loss_of(probabilities: Jet) -> Jet:
-    """Mean negative logarithm over the tokens; in double precision, since small probabilities cancel in it."""
-    logarithms = jet.log(jet.linear_map(torch.Tensor.double, probabilities))
-    return jet.linear_map(lambda plane: -plane.mean(dim=-1), logarithms)
+def _check_length(text: str, model: ModelConfiguration, *, most: int) -> None:
+    if len(text) > most:
+        raise TextLengthError(
+            f"The text has {len(text)} characters; with a context of {model.context} positions at most "
+            f"{most} can be measured to the end."
+        )

@@ -148,6 +148,28 @@ def loss_gradient(logits: Jet, targets: Tensor) -> Jet:
     return jet.scale(jet.shift(probabilities, -hot), 1 / length)
 
 
+def token_probabilities(
+    configuration: ModelConfiguration,
+    parameters: Parameters,
+    inputs: list[int],
+    positions: list[int],
+    tokens: list[int],
+) -> Jet:
+    """Probabilities of chosen next tokens, as jets of shape [T].
+
+    Args:
+        configuration: the model.
+        parameters: jets of shape [rows, columns].
+        inputs: tokens of a text, at most `context` of them.
+        positions: for each of the T tokens, after which input it comes, from 0.
+        tokens: their ids.
+    """
+    device = next(iter(parameters.values())).constant.device
+    logits, _ = forward(configuration, parameters, torch.tensor(inputs, device=device))
+    where, which = torch.tensor(positions, device=device), torch.tensor(tokens, device=device)
+    return jet.linear_map(lambda plane: plane[..., where, which], jet.softmax(logits))
+
+
 def target_probabilities(configuration: ModelConfiguration, parameters: Parameters, ids: list[int]) -> Jet:
     """Probability of every next token of a text, as jets of shape [T].
 
@@ -156,13 +178,7 @@ def target_probabilities(configuration: ModelConfiguration, parameters: Paramete
         parameters: jets of shape [rows, columns].
         ids: the text's tokens from BOS to BOS, at most context + 1 of them; T is one less.
     """
-    device = next(iter(parameters.values())).constant.device
-    inputs = torch.tensor(ids[:-1], device=device)
-    targets = torch.tensor(ids[1:], device=device)
-    logits, _ = forward(configuration, parameters, inputs)
-    return jet.linear_map(
-        lambda plane: plane.gather(-1, targets.expand(plane.shape[:-1]).unsqueeze(-1)).squeeze(-1), jet.softmax(logits)
-    )
+    return token_probabilities(configuration, parameters, ids[:-1], list(range(len(ids) - 1)), ids[1:])
 
 
 def _block(

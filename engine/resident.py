@@ -13,20 +13,21 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from engine.axes import Anchors
 from engine.cache import ByteCache
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
-from engine.directions import directions, overlaps
+from engine.directions import directions
 from engine.errors import ArtifactError
-from engine.estimate import Prediction, Question, check_units, predict
+from engine.estimate import Distribution, Prediction, Prepared, Question, check_units, predict, prepare
+from engine.evidence import Axes, Frame
+from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.jet import Jet
-from engine.measure import Measurement, Table, tabulate
+from engine.measure import Measurement
 from engine.sketch import PLANE_NAMES, direction_probe
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
-TableCache: TypeAlias = ByteCache[tuple[str, Measurement], Table]
-"""Tables by the artifact's checksum and the measurement."""
+TableCache: TypeAlias = ByteCache[tuple[str, Measurement], Prepared]
+"""Tables with their calibration, by the artifact's checksum and the measurement."""
 
 _PROBE_TOLERANCE = 1e-9
 
@@ -52,8 +53,8 @@ class ResidentSketch:
         """
         self.artifact = artifact
         self.device = torch_device(device)
-        self.parameters, self.axes, self.anchors = self._load()
-        self.directions = self._draw_directions()
+        self.frame, self.retrained_sets = self._load()
+        self._rows = {units: row for row, units in enumerate(self.retrained_sets)}
         self._tables = table_cache(64 << 20) if tables is None else tables
 
     @classmethod
@@ -77,71 +78,53 @@ class ResidentSketch:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of coefficients, anchors and directions."""
-        jets = [*self.parameters.values(), *(self.axes or {}).values()]
+        """Memory of coefficients, retrained models and directions."""
+        axes, interpolation = self.frame.axes, self.frame.interpolation
+        jets = [*self.frame.parameters.values(), *(axes.parameters.values() if axes else ())]
+        models = axes.models.values() if axes else ()
         planes = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
-        models = [] if self.anchors is None else self.anchors[1].values()
-        return sum(tensor.nbytes for tensor in (*planes, *models, self.directions))
+        kernels = 0 if interpolation is None else interpolation.size_bytes
+        return kernels + sum(int(tensor.nbytes) for tensor in (*planes, *models, self.frame.directions))
 
-    def table(self, measurement: Measurement) -> Table:
-        """The table of a measurement, made once.
+    def table(self, measurement: Measurement) -> Prepared:
+        """What is known of a measurement, made once.
 
         Raises:
             TextLengthError, UnknownCharacterError: the text can't be measured.
         """
-        key = (self.artifact.checksum, measurement)
-        return self._tables.get(
-            key,
-            lambda: tabulate(
-                measurement, self.configuration.model, self.parameters, axes=self.axes, anchors=self.anchors
-            ),
-        )
+        return self._tables.get((self.artifact.checksum, measurement), lambda: prepare(measurement, self.frame))
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question
-    ) -> list[Prediction]:
+    ) -> list[Prediction | Distribution]:
         """Answer for one deletion set, one prediction a measurement.
 
         Args:
             measurements: what to measure.
             units: the deletion set D, unit numbers.
-            question: degree, downweights, confidence.
+            question: estimator, degree, downweights, confidence.
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
         """
         check_units(units, self.unit_count)
-        tables = [self.table(measurement) for measurement in measurements]
         columns = torch.tensor(sorted(units), device=self.device)
-        overlap = overlaps(self.directions, columns)
+        row = self._rows.get(tuple(sorted(units)))
         return [
-            predict(
-                table,
-                columns,
-                overlap,
-                units=self.unit_count,
-                ensemble=self.configuration.ensemble,
-                question=question,
-            )
-            for table in tables
+            predict(self.table(measurement), self.frame, columns, question, retrained=row)
+            for measurement in measurements
         ]
 
-    def anchor_sets(self) -> list[tuple[int, ...]]:
-        """The deletion sets that axes' bars were calibrated on."""
-        if self.anchors is None:
-            return []
-        sets = self.anchors[0]
-        sizes = torch.bincount(sets.owners, minlength=sets.count).tolist()
-        return [tuple(units.tolist()) for units in torch.split(sets.members, sizes)]
-
-    def _load(self) -> tuple[dict[str, Jet], dict[str, Jet] | None, tuple[Anchors, dict[str, Tensor]] | None]:
-        """Jets along the directions, jets along the axes, and the anchors with their models."""
+    def _load(self) -> tuple[Frame, list[tuple[int, ...]]]:
+        """What all measurements share, and the deletion sets of the retrained models in their order."""
         configuration, path = self.configuration, self.artifact.path
         slices = _slices(configuration.model.shapes)
         constants = read_tensors(path / PARAMETERS)
-        files: dict[str, list[tuple[Block, dict[str, Tensor]]]] = {"axes": [], "directions": [], "anchors": []}
+        files: dict[str, list[tuple[Block, dict[str, Tensor]]]] = {"axes": [], "directions": [], "retrained": []}
         for block in configuration.blocks(self.unit_count):
             files[block.kind].append((block, read_tensors(path / block.file)))
+        psi = self._draw_directions()
+        axes, sets = None, []
         try:
             trained = {name: constants[f"trained.{name}"].to(self.device) for name in slices}
 
@@ -160,19 +143,34 @@ class ResidentSketch:
                 }
 
             along_directions = jets("directions", PLANE_NAMES)
-            if not configuration.axes:
-                return along_directions, None, None
-            models = self._gathered(files["anchors"], "models")
-            sizes = torch.cat([tensors["sizes"] for _, tensors in files["anchors"]])
-            anchors = Anchors(
-                members=torch.cat([tensors["members"] for _, tensors in files["anchors"]]).to(self.device),
-                owners=torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.device),
-                count=len(sizes),
-            )
-            of_anchors = {name: models[:, where].view(-1, *shape) for name, (where, shape) in slices.items()}
-            return along_directions, jets("axes", PLANE_NAMES[:1]), (anchors, of_anchors)
+            if configuration.axes:
+                models = self._gathered(files["retrained"], "models")
+                singles = models[: self.unit_count].double()
+                singles = singles - singles.mean(dim=0)
+                members = torch.cat([tensors["members"] for _, tensors in files["retrained"]])
+                sizes = torch.cat([tensors["sizes"] for _, tensors in files["retrained"]])
+                sets = [tuple(units.tolist()) for units in torch.split(members, sizes.tolist())]
+                axes = Axes(
+                    parameters=jets("axes", PLANE_NAMES[:1]),
+                    models={name: models[:, where].view(-1, *shape) for name, (where, shape) in slices.items()},
+                    pairs=configuration.pairs,
+                    kinship=singles @ singles.T,
+                    anchors=_indicators(sets[len(sets) - configuration.anchors :], self.unit_count).to(self.device),
+                )
         except (KeyError, RuntimeError) as error:
             raise ArtifactError("The tensors don't fit the manifest.") from error
+        interpolated = axes is not None and 0 < configuration.directions <= MOST_DIRECTIONS
+        frame = Frame(
+            model=configuration.model,
+            units=self.unit_count,
+            degree=configuration.degree,
+            ensemble=configuration.ensemble,
+            directions=psi,
+            parameters=along_directions,
+            axes=axes,
+            interpolation=Interpolation(psi.to(torch.complex128), configuration.degree) if interpolated else None,
+        )
+        return frame, sets
 
     def _gathered(self, files: list[tuple[Block, dict[str, Tensor]]], name: str) -> Tensor:
         """A tensor [count, P] from its blocks, filled on the device without a second copy."""
@@ -200,3 +198,11 @@ def _slices(shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[slice, tuple[
         places[name] = (slice(start, start + rows * columns), (rows, columns))
         start += rows * columns
     return places
+
+
+def _indicators(sets: Sequence[tuple[int, ...]], units: int) -> Tensor:
+    """Deletion sets as rows of zeros and ones, float64 of shape [B, m]."""
+    rows = torch.zeros(len(sets), units, dtype=torch.float64)
+    for row, members in zip(rows, sets, strict=True):
+        row[list(members)] = 1
+    return rows

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from engine.anchors import anchor_sets
+from engine.anchors import anchor_sets, pairs
 from engine.compiled import worth_fusing
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
@@ -114,7 +114,7 @@ def build(
 
 
 def direction_steps(configuration: SketchConfiguration, documents: Documents) -> int:
-    """The size of a build: directions, axes and anchors, times steps."""
+    """The size of a build: directions, axes and retrained sets, times steps."""
     together = sum(block.stop - block.start for block in configuration.blocks(documents.unit_count))
     return together * len(documents) * configuration.training.epochs
 
@@ -186,13 +186,13 @@ def block_tensors(
         block: one of the configuration's blocks.
         device: the device that is to work.
         fuse: whether to compile the optimiser's update into one pass.
-        report: called after every step with the block's number of directions, axes or anchors.
+        report: called after every step with the block's number of directions, axes or retrained sets.
 
     Raises:
         ConfigurationError: what was trained isn't finite.
     """
-    if block.kind == "anchors":
-        return _retrain_anchors(configuration, documents, block, device, report)
+    if block.kind == "retrained":
+        return _retrain_sets(configuration, documents, block, device, report)
     steps = schedule(configuration.model, configuration.training, documents, device)
     trained = train_block(
         configuration,
@@ -282,15 +282,24 @@ def _train_and_save(
     )
 
 
-def _retrain_anchors(
+def retrained_sets(configuration: SketchConfiguration, documents: Documents) -> list[tuple[int, ...]]:
+    """The deletion sets that the model is retrained for: single units, pairs and anchors, in this order."""
+    units = documents.unit_count
+    sets: list[tuple[int, ...]] = [(unit,) for unit in range(units)]
+    if configuration.pairs:
+        sets += pairs(units)
+    return sets + anchor_sets(documents, count=configuration.anchors, seed=configuration.seed)
+
+
+def _retrain_sets(
     configuration: SketchConfiguration,
     documents: Documents,
     block: Block,
     device: torch.device,
     report: Callable[[int], None],
 ) -> dict[str, Tensor]:
-    """Parameters of the models without each of a block's anchors, and the anchors themselves."""
-    sets = anchor_sets(documents, count=configuration.anchors, seed=configuration.seed)[block.start : block.stop]
+    """Parameters of the models without each of a block's deletion sets, and the sets themselves."""
+    sets = retrained_sets(configuration, documents)[block.start : block.stop]
     models = retrain(
         documents,
         configuration,
@@ -300,7 +309,7 @@ def _retrain_anchors(
         progress=lambda done, total: report(len(sets)),
     )
     if not all(matrix.isfinite().all() for matrix in models.values()):
-        raise ConfigurationError("Retraining without an anchor diverged. Lower learning_rate or raise epsilon.")
+        raise ConfigurationError("Retraining without a deletion set diverged. Lower learning_rate or raise epsilon.")
     return {
         "models": torch.cat([matrix.flatten(1) for matrix in models.values()], dim=1),
         "members": torch.tensor([unit for units in sets for unit in units]),

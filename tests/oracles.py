@@ -1,4 +1,4 @@
-"""Slow, independent ways to the same numbers. Nothing here uses jets, nor shares arithmetic with the engine.
+"""Slow, independent ways to the same numbers. None of these uses jets, nor shares arithmetic with the engine.
 
 - `circle`: training with ordinary complex downweights on a circle, and a discrete Fourier transform.
 - `plain_loss`: the loss by the ordinary torch model of `engine.plain`.
@@ -15,8 +15,15 @@ from torch.nn import functional
 
 from engine import plain
 from engine.documents import Documents, tokens
+from engine.jet import Jet, linear_map
+from engine.measure import read_out_jets
 from engine.model import ModelConfiguration
 from engine.train import TrainingConfiguration
+
+
+def loss_of(probabilities: Jet) -> Jet:
+    """The loss in the ring as a number; this one is the engine's own, for tests of what comes before it."""
+    return linear_map(lambda plane: plane.squeeze(-1), read_out_jets("loss", probabilities))
 
 
 def plain_loss(model: ModelConfiguration, parameters: dict[str, Tensor], text: str) -> float:

@@ -128,7 +128,7 @@ def _predictions(settings: Settings, database: Database, artifact: Artifact) -> 
         resident_bytes=settings.resident_bytes,
         table_cache_bytes=settings.table_cache_bytes,
     )
-    return [
+    answers = [
         predictor.predict(
             artifact,
             units=units,
@@ -140,6 +140,7 @@ def _predictions(settings: Settings, database: Database, artifact: Artifact) -> 
         )[0]
         for case, units in zip(CASES, _deletion_sets(database), strict=True)
     ]
+    return [answer for answer in answers if isinstance(answer, Prediction)]
 
 
 def _deletion_sets(database: Database) -> list[list[int]]:

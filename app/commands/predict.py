@@ -14,26 +14,33 @@ from app.commands import console, opened
 from app.db import transaction
 from app.predictor import Predictor
 from app.serving import artifact_of
-from engine.estimate import Prediction
+from engine.estimate import Distribution, Prediction
 from engine.measure import Measurement
 
 
 def predict(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
-    text: Annotated[list[str], typer.Option(help="Measure the loss on this text; repeatable.")],
+    text: Annotated[list[str] | None, typer.Option(help="Measure the loss on this text; repeatable.")] = None,
+    completion: Annotated[
+        list[str] | None, typer.Option(help="Measure the log-probability of PROMPT:COMPLETION; repeatable.")
+    ] = None,
+    next_token: Annotated[
+        list[str] | None, typer.Option(help="Measure what follows this prompt, '' for the start; repeatable.")
+    ] = None,
     version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
     document: Annotated[list[int] | None, typer.Option(help="Delete this document number; repeatable.")] = None,
     unit: Annotated[list[str] | None, typer.Option(help="Delete this unit; repeatable.")] = None,
     subset: Annotated[str | None, typer.Option(help="Delete this subset.")] = None,
     estimator: Annotated[
-        Literal["auto", "sphere", "axes"], typer.Option(help="auto: axes, if there are any.")
+        Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"],
+        typer.Option(help="auto: the least error at similar retrained sets."),
     ] = "auto",
     degree: Annotated[str, typer.Option(help="Highest order in the estimate, or auto.")] = "auto",
     downweight: Annotated[list[float] | None, typer.Option(help="Between 0 and 1; repeatable for a curve.")] = None,
     confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
     average: Annotated[Literal["mean", "median_of_means"], typer.Option(help="Over the directions.")] = "mean",
 ) -> None:
-    """Predict losses of the model that would have been trained without some of its data."""
+    """Predict measurements of the model that would have been trained without some of its data."""
     deletions: list[Deletion] = []
     if document:
         deletions.append(ByDocuments(document))
@@ -43,6 +50,13 @@ def predict(
         deletions.append(BySubset(subset))
     if len(deletions) != 1:
         raise typer.BadParameter("give exactly one of --document, --unit, --subset")
+    measurements = [
+        *(Measurement(text=one) for one in text or ()),
+        *(_completion(one) for one in completion or ()),
+        *(Measurement(kind="next_token", prompt=one) for one in next_token or ()),
+    ]
+    if not measurements:
+        raise typer.BadParameter("give at least one of --text, --completion, --next-token")
     if degree != "auto" and not degree.isdecimal():
         raise typer.BadParameter("--degree takes a whole number from 0, or auto")
     with opened() as (settings, database):
@@ -58,7 +72,7 @@ def predict(
         predictions = predictor.predict(
             artifact,
             units=resolved.units,
-            measurements=[Measurement(text=one) for one in text],
+            measurements=measurements,
             degree="auto" if degree == "auto" else int(degree),
             downweights=downweight or [1.0],
             confidence=confidence,
@@ -67,26 +81,59 @@ def predict(
         )
     console.print(
         f"{artifact.label} without {len(resolved.units):,} units ({resolved.documents:,} documents); "
-        "losses in nats per token:",
+        "losses in nats per token, log-probabilities in nats:",
         highlight=False,
     )
-    console.print(_table(predictions, max(downweight or [1.0]), confidence))
+    numbers = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+    if numbers:
+        console.print(_table(numbers, max(downweight or [1.0]), confidence))
+    for prediction in predictions:
+        if isinstance(prediction, Distribution):
+            console.print(_distribution_table(prediction, confidence))
+
+
+def _completion(option: str) -> Measurement:
+    prompt, colon, completion = option.partition(":")
+    if not colon:
+        raise typer.BadParameter("--completion takes PROMPT:COMPLETION; the prompt may be empty")
+    return Measurement(kind="log_probability", prompt=prompt, completion=completion)
 
 
 def _table(predictions: list[Prediction], largest: float, confidence: float) -> Table:
     table = Table(
-        "loss on", "downweight", "baseline", "estimate", "± std. error", f"{confidence:g} interval", "estimator"
+        "measured", "downweight", "baseline", "estimate", "± std. error", f"{confidence:g} interval", "estimator"
     )
     for prediction in predictions:
         points = prediction.curve or (prediction,)
         for point in points:
             table.add_row(
-                escape(prediction.measurement.text),
+                escape(prediction.measurement.label),
                 f"{getattr(point, 'downweight', largest):g}",
                 f"{prediction.baseline:.4f}",
                 f"{point.estimate:.4f}",
                 f"{point.standard_error:.4f}",
                 f"{point.interval[0]:.4f} … {point.interval[1]:.4f}",
-                f"{prediction.estimator}, degree {prediction.degree}",
+                _answered_by(prediction),
             )
     return table
+
+
+def _distribution_table(distribution: Distribution, confidence: float) -> Table:
+    after = escape(distribution.measurement.prompt) or "the start"
+    table = Table(
+        "next", "baseline", "estimate", f"{confidence:g} interval", title=f"after {after}, {_answered_by(distribution)}"
+    )
+    for outcome in sorted(distribution.outcomes, key=lambda outcome: -outcome.estimate):
+        table.add_row(
+            escape(outcome.token) or "(end)",
+            f"{outcome.baseline:.4f}",
+            f"{outcome.estimate:.4f}",
+            f"{outcome.interval[0]:.4f} … {outcome.interval[1]:.4f}",
+        )
+    return table
+
+
+def _answered_by(prediction: Prediction | Distribution) -> str:
+    if prediction.estimator == "retrained":
+        return "retrained"
+    return f"{prediction.estimator}, degree {prediction.degree}"

@@ -19,7 +19,7 @@ from engine.configuration import SketchConfiguration
 from engine.cost import Cost, expected_accuracy
 from engine.directions import Ensemble
 from engine.documents import Documents
-from engine.estimate import Question
+from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE, Question
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
@@ -30,6 +30,9 @@ from engine.train import TrainingConfiguration
 MOST_AXES = 4_000
 """Units up to which axes are built where nothing else is said: 200 MB of the default model. Axes cost
 units times steps: at the rate of the demo on two cores, an hour or so for as many documents."""
+
+MOST_PAIRED = 120
+"""Units up to which every pair is retrained where nothing else is said: 7,140 pairs, and as many models."""
 
 app = typer.Typer(help="Build, list and evaluate sketches.", no_args_is_help=True)
 
@@ -44,7 +47,10 @@ def build(
     directions: Annotated[
         int | None, typer.Option(help="Random directions, k; by default none beside axes, else 500.")
     ] = None,
-    anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 384,
+    pairs: Annotated[
+        bool | None, typer.Option(help=f"Exact interactions of two; by default up to {MOST_PAIRED} units.")
+    ] = None,
+    anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 1_000,
     degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
     ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
     seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
@@ -77,6 +83,7 @@ def build(
             ),
             training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
             axes=with_axes,
+            pairs=(with_axes and documents.unit_count <= MOST_PAIRED) if pairs is None else pairs,
             anchors=anchors,
             ensemble=ensemble,
             directions=(0 if with_axes else 500) if directions is None else directions,
@@ -105,7 +112,9 @@ def build(
 
 def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost) -> Table:
     """What a build will make, how long it will take, how large it will be, and what to expect of it."""
-    axes = f"{documents.unit_count:,} axes and {configuration.anchors:,} retrained anchors"
+    retrained = f"{configuration.retrained(documents.unit_count):,} retrained models"
+    what = "each, each pair, and anchors" if configuration.pairs else "each, and anchors"
+    axes = f"{documents.unit_count:,} axes and {retrained} (without {what})"
     directions = f"{configuration.directions:,} random directions"
     parts = ([axes] if configuration.axes else []) + ([directions] if configuration.directions else [])
     processes = f", with {cost.workers} processes" if cost.workers > 1 else ""
@@ -162,11 +171,17 @@ def promote(
 def evaluate_(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
     version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
-    estimator: Annotated[Literal["auto", "sphere", "axes"], typer.Option(help="Which one to evaluate.")] = "auto",
+    estimator: Annotated[
+        Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation"],
+        typer.Option(help="Which one to evaluate."),
+    ] = "auto",
     text: Annotated[list[str] | None, typer.Option(help="Measure the loss on this text; repeatable.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Size of random sets; repeatable.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Random sets of each size.")] = 40,
     seed: Annotated[int, typer.Option(help="Of the random sets.")] = 0,
+    confidence: Annotated[
+        float, typer.Option(min=LEAST_CONFIDENCE, max=MOST_CONFIDENCE, help="Of the intervals.")
+    ] = 0.9,
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON here.")] = None,
 ) -> None:
     """Retrain the model for many deletion sets that aren't anchors, and compare the estimates with the truth."""
@@ -182,9 +197,15 @@ def evaluate_(
         sets = random_sets(documents, sizes=sizes, count=count, seed=seed) + coherent_sets(documents)
         measurements = [Measurement(text=one) for one in text or documents.texts[:8]]
         with progress_bar("Retraining", "steps", console=console) as progress:
-            question = Question(estimator=estimator)
-            figures = evaluate(resident, documents, sets, measurements, question=question, progress=progress)
-    console.print(accuracy_table(figures))
+            question = Question(estimator=estimator, confidence=confidence)
+            figures, pairs = evaluate(resident, documents, sets, measurements, question=question, progress=progress)
+    console.print(accuracy_table(figures, confidence))
     if output is not None:
-        content = {"version": artifact.label, "seed": seed, "accuracy": [asdict(figure) for figure in figures]}
+        content = {
+            "version": artifact.label,
+            "seed": seed,
+            "confidence": confidence,
+            "accuracy": [asdict(figure) for figure in figures],
+            "pairs": [asdict(pair) for pair in pairs],
+        }
         output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from app import catalog
 from app.deps import Reading, ThePredictor, TheSettings
 from app.errors import ConflictError, NotFoundError
 from app.openapi import declared
-from app.schemas.predict import DeletedAnswer, PredictAnswer, PredictionAnswer, PredictRequest
+from app.schemas.predict import DeletedAnswer, PredictAnswer, PredictRequest, measurement_of
 from app.serving import artifact_of
 from engine.errors import (
     ArtifactError,
@@ -20,7 +20,6 @@ from engine.errors import (
     TextLengthError,
     UnknownCharacterError,
 )
-from engine.measure import Measurement
 
 router = APIRouter(tags=["predict"])
 
@@ -56,17 +55,19 @@ def predict(
     predictions = predictor.predict(
         artifact_of(version, settings.artifacts_dir),
         units=deletion.units,
-        measurements=[Measurement(kind=one.kind, text=one.text) for one in question.measurements],
+        measurements=[measurement_of(one) for one in question.measurements],
         degree=question.degree,
         downweights=question.downweights(),
         confidence=question.confidence,
         average=question.average,
         estimator=question.estimator,
     )
-    return PredictAnswer(
-        sketch=version.sketch.name,
-        version=version.number,
-        deleted=DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
-        predictions=[PredictionAnswer.model_validate(prediction) for prediction in predictions],
-        elapsed_ms=(perf_counter() - started) * 1000,
+    return PredictAnswer.model_validate(
+        {
+            "sketch": version.sketch.name,
+            "version": version.number,
+            "deleted": DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
+            "predictions": predictions,
+            "elapsed_ms": (perf_counter() - started) * 1000,
+        }
     )

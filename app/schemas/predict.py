@@ -10,6 +10,7 @@ from app.catalog import ByDocuments, BySubset, ByUnits
 from app.catalog import Deletion as CatalogDeletion
 from app.schemas import Answer, DocumentNumber, Name, RequestBody
 from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE
+from engine.measure import Measurement
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
 
@@ -56,11 +57,34 @@ class Deletion(RequestBody):
         return BySubset(self.subset)
 
 
-class MeasurementBody(RequestBody):
-    """A number computed from the trained model."""
+class LossBody(RequestBody):
+    """The mean loss of a text's tokens and its end, in nats per token."""
 
-    kind: Literal["loss"] = Field(description="The mean loss of the text's tokens, in nats per token.")
+    kind: Literal["loss"]
     text: str = Field(description="One to context - 1 characters, all of the model's vocabulary.")
+
+
+class LogProbabilityBody(RequestBody):
+    """The log-probability of a completion after a prompt, in nats."""
+
+    kind: Literal["log_probability"]
+    prompt: str = Field(default="", description="Empty is the start of a text.")
+    completion: str = Field(description="At least one character; with the prompt at most the context's length.")
+
+
+class NextTokenBody(RequestBody):
+    """The distribution of the next character after a prompt."""
+
+    kind: Literal["next_token"]
+    prompt: str = Field(default="", description="Empty is the start of a text.")
+
+
+MeasurementBody = Annotated[LossBody | LogProbabilityBody | NextTokenBody, Discriminator("kind")]
+
+
+def measurement_of(body: MeasurementBody) -> Measurement:
+    """The measurement, as the engine takes it."""
+    return Measurement(**body.model_dump())
 
 
 class PredictRequest(RequestBody):
@@ -79,7 +103,11 @@ class PredictRequest(RequestBody):
                     "sketch": "names",
                     "version": 1,
                     "delete": {"documents": [3, 17]},
-                    "measurements": [{"kind": "loss", "text": "max"}, {"kind": "loss", "text": "quinn"}],
+                    "measurements": [
+                        {"kind": "loss", "text": "max"},
+                        {"kind": "log_probability", "prompt": "qu", "completion": "inn"},
+                        {"kind": "next_token", "prompt": "q"},
+                    ],
                     "degree": 2,
                     "downweight": [0.0, 0.5, 1.0],
                     "confidence": 0.9,
@@ -95,14 +123,17 @@ class PredictRequest(RequestBody):
     )
     delete: Deletion
     measurements: list[MeasurementBody] = Field(min_length=1, max_length=64, description="Answered in this order.")
-    estimator: Literal["auto", "sphere", "axes"] = Field(
+    estimator: Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"] = Field(
         default="auto",
-        description="sphere averages random directions, axes sums what every unit does alone; auto takes axes where the"
-        " sketch has them.",
+        description="axes sums what every unit does alone; pairs, hybrid and interpolation add interactions between"
+        " units, from retrained pairs or from random directions; regression weights these sums as fits similar sets"
+        " that the model was retrained for; sphere averages random directions. auto takes what had the least error at"
+        " such sets.",
     )
     degree: Degree = Field(
         default="auto",
-        description="The highest order of the expansion, up to the sketch's; auto chooses it for each answer.",
+        description="The highest order of the expansion, up to the sketch's; auto is that, and for the estimator"
+        " sphere the one of least estimated error.",
     )
     downweight: Downweight = Field(
         default=1.0, description="From 0 to 1: the part of the losses that is taken away. A list asks for a curve."
@@ -143,17 +174,53 @@ class CurvePointAnswer(Answer):
     interval: tuple[float, float]
 
 
-class MeasurementAnswer(Answer):
-    """What was measured."""
+class LossAnswer(Answer):
+    """The mean loss of a text, in nats per token."""
 
     kind: Literal["loss"]
     text: str
 
 
+class LogProbabilityAnswer(Answer):
+    """The log-probability of a completion, in nats."""
+
+    kind: Literal["log_probability"]
+    prompt: str
+    completion: str
+
+
+class NextTokenAnswer(Answer):
+    """The distribution of the next character."""
+
+    kind: Literal["next_token"]
+    prompt: str
+
+
+NumberMeasured = Annotated[LossAnswer | LogProbabilityAnswer, Discriminator("kind")]
+
+EstimatorAnswer = Annotated[
+    Literal["sphere", "axes", "pairs", "hybrid", "interpolation", "regression", "retrained"],
+    Field(description="That gave the estimate; retrained where the model was really retrained without this set."),
+]
+ReadoutAnswer = Annotated[
+    Literal["probability", "logarithm", "both"] | None,
+    Field(
+        description="Whether token probabilities were added up, or their logarithms, or both; null where nothing was."
+    ),
+]
+AverageAnswer = Annotated[
+    Literal["mean", "median_of_means"] | None,
+    Field(description="Of the random directions by the estimator sphere, else null."),
+]
+BelowResolution = Annotated[
+    bool, Field(description="True where the interval holds the baseline: whether there is a change isn't known.")
+]
+
+
 class PredictionAnswer(Answer):
     """A measurement of the model without what was deleted, at the largest downweight asked."""
 
-    measurement: MeasurementAnswer
+    measurement: NumberMeasured
     baseline: float = Field(description="The measurement of the model as it was trained.")
     estimate: float = Field(description="The estimated counterfactual.")
     change: float = Field(description="estimate - baseline.")
@@ -161,15 +228,38 @@ class PredictionAnswer(Answer):
         description="Of the estimate: from the random directions, or as calibrated on retrained models."
     )
     interval: tuple[float, float] = Field(description="At the confidence asked; holds what higher orders may add, too.")
+    below_resolution: BelowResolution
     degree: int = Field(description="The highest order in the estimate.")
     terms: list[TermAnswer] = Field(description="All orders that the sketch has.")
     curve: Annotated[list[CurvePointAnswer] | None, _NullIfEmpty] = Field(
         description="The estimate at every downweight; null where one was asked."
     )
-    estimator: Literal["sphere", "axes"] = Field(description="That gave the estimate.")
-    average: Literal["mean", "median_of_means"] | None = Field(
-        description="Of the random directions; null where none were used."
-    )
+    estimator: EstimatorAnswer
+    readout: ReadoutAnswer
+    average: AverageAnswer
+
+
+class OutcomeAnswer(Answer):
+    """The probability of one next character."""
+
+    token: str = Field(description="A character; empty for the end of the text.")
+    baseline: float
+    estimate: float
+    change: float
+    standard_error: float
+    interval: tuple[float, float]
+    below_resolution: BelowResolution
+
+
+class DistributionAnswer(Answer):
+    """The distribution of the next character, at the largest downweight asked; the estimates add up to one."""
+
+    measurement: NextTokenAnswer
+    outcomes: list[OutcomeAnswer]
+    degree: int = Field(description="The highest order in the estimate.")
+    estimator: EstimatorAnswer
+    readout: ReadoutAnswer
+    average: AverageAnswer
 
 
 class PredictAnswer(Answer):
@@ -190,6 +280,7 @@ class PredictAnswer(Answer):
                             "change": 0.2089,
                             "standard_error": 0.0365,
                             "interval": [2.9886, 3.2942],
+                            "below_resolution": False,
                             "degree": 2,
                             "terms": [
                                 {"degree": 1, "value": 0.1727, "standard_error": 0.0155},
@@ -211,6 +302,7 @@ class PredictAnswer(Answer):
                                 },
                             ],
                             "estimator": "sphere",
+                            "readout": "logarithm",
                             "average": "mean",
                         }
                     ],
@@ -223,5 +315,5 @@ class PredictAnswer(Answer):
     sketch: str
     version: int
     deleted: DeletedAnswer
-    predictions: list[PredictionAnswer]
+    predictions: list[PredictionAnswer | DistributionAnswer]
     elapsed_ms: float = Field(description="Time that the answer took in the server, the network not counted.")

@@ -72,7 +72,8 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(data_dir: Path) -
     neverseen("datasets", "add", "--bundled", "census-names", "--limit", "30", "--name", "few")
     options = ("sketches", "build", "s", "--dataset", "few", "--anchors", "32", "--directions", "4", *TINY)
     said = words(neverseen(*options, "--dry-run"))
-    assert "30 axes and 32 retrained anchors and 4 random directions to order 1, from 30 documents" in said
+    assert "30 axes and 497 retrained models (without each, each pair, and anchors) and 4 random directions" in said
+    assert "to order 1, from 30 documents" in said
     assert "takes a few seconds" in said
     assert "MB" in said
     assert "accuracy good for the sign" in said

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from engine.configuration import SketchConfiguration
-from engine.directions import directions, overlaps
+from engine.directions import Ensemble, directions, overlaps
 from engine.documents import Documents
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
-from engine.estimate import Question, check_units, predict
+from engine.estimate import Prediction, Prepared, Question, check_units, predict
+from engine.evidence import Frame, Table, tabulate
 from engine.jet import Jet
-from engine.measure import Measurement, Table, loss_of, tabulate
-from engine.model import target_probabilities
+from engine.measure import Measurement
+from engine.model import ModelConfiguration, target_probabilities
 from engine.sphere import derivative_norms, term_samples
 from engine.train import Step, constant_jets, train
+from tests.oracles import loss_of
 from tests.strategies import train_along
 
 SIGMAS = 5
@@ -33,7 +35,9 @@ def rows(documents: Documents) -> Tensor:
 
 @pytest.fixture(scope="module")
 def table(configuration: SketchConfiguration, steps: list[Step], rows: Tensor) -> Table:
-    return tabulate(MEASUREMENT, configuration.model, train_along(configuration, steps, rows))
+    return tabulate(
+        MEASUREMENT, frame(rows, model=configuration.model, parameters=train_along(configuration, steps, rows))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def exact_terms(configuration: SketchConfiguration, documents: Documents, steps:
 def test_every_order_is_estimated_without_bias(
     table: Table, rows: Tensor, exact_terms: dict[int, Tensor], documents: Documents
 ) -> None:
-    samples = term_samples(table.coefficients, overlaps(rows, torch.tensor([1, 4, 6])), documents.unit_count)
+    samples = term_samples(table.coefficients[:, :, 0], overlaps(rows, torch.tensor([1, 4, 6])), documents.unit_count)
     for order, exact in exact_terms.items():
         values = samples[order - 1]
         error = (values.std() / math.sqrt(len(values))).item()
@@ -63,8 +67,8 @@ def test_every_order_is_estimated_without_bias(
 
 def test_the_standard_error_is_that_of_the_mean(table: Table, rows: Tensor, documents: Documents) -> None:
     units = torch.tensor([1, 4, 6])
-    answer = ask(table, overlaps(rows, units), documents.unit_count, Question(degree=2))
-    samples = term_samples(table.coefficients, overlaps(rows, units), documents.unit_count)
+    answer = ask(table, (rows, units), documents.unit_count, Question(degree=2))
+    samples = term_samples(table.coefficients[:, :, 0], overlaps(rows, units), documents.unit_count)
     expected = samples[:2].sum(dim=0).std() / math.sqrt(len(rows))
     assert answer.standard_error == pytest.approx(expected.item())
     assert [term.standard_error for term in answer.terms] == pytest.approx(
@@ -88,7 +92,7 @@ def test_the_norm_of_the_first_derivative_is_estimated(
     )
     ids = [len(documents.vocabulary), *(documents.vocabulary.find(c) for c in "face"), len(documents.vocabulary)]
     gradient = loss_of(target_probabilities(configuration.model, trained, ids)).higher[0][0]
-    assert derivative_norms(table.coefficients, m)[0].item() == pytest.approx(gradient.norm().item(), rel=0.1)
+    assert derivative_norms(table.coefficients[:, :, 0], m)[0].item() == pytest.approx(gradient.norm().item(), rel=0.1)
 
 
 def test_a_complete_unitary_block_gives_the_first_order_exactly(
@@ -96,9 +100,11 @@ def test_a_complete_unitary_block_gives_the_first_order_exactly(
 ) -> None:
     m = documents.unit_count
     rows = directions("unitary", 3, m, 0, m)
-    table = tabulate(MEASUREMENT, configuration.model, train_along(configuration, steps, rows))
+    table = tabulate(
+        MEASUREMENT, frame(rows, model=configuration.model, parameters=train_along(configuration, steps, rows))
+    )
     units = torch.tensor([1, 4, 6])
-    answer = predict(table, units, overlaps(rows, units), units=m, ensemble="unitary", question=Question(degree=1))
+    answer = ask(table, (rows, units), m, Question(degree=1), ensemble="unitary")
     assert answer.change == pytest.approx(exact_terms[1].item(), rel=1e-9)
     assert answer.standard_error < 1e-12
 
@@ -112,7 +118,7 @@ def test_the_finite_population_error_of_the_unitary_ensemble_is_its_scatter(docu
     for seed in range(400):
         rows = directions("unitary", seed, m, 0, count)
         linear = fake_table((rows @ gradient)[None])
-        answer = predict(linear, units, overlaps(rows, units), units=m, ensemble="unitary", question=Question(degree=1))
+        answer = ask(linear, (rows, units), m, Question(degree=1), ensemble="unitary")
         answers.append(answer.change)
         errors.append(answer.standard_error**2)
     scatter = torch.tensor(answers).std().item()
@@ -120,22 +126,22 @@ def test_the_finite_population_error_of_the_unitary_ensemble_is_its_scatter(docu
 
 
 def test_the_curve_follows_from_the_terms(table: Table, rows: Tensor, documents: Documents) -> None:
-    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    overlap = (rows, torch.tensor([1, 4, 6]))
     answer = ask(table, overlap, documents.unit_count, Question(degree=3, downweights=(0.0, 0.5, 1.0)))
     for point in answer.curve:
-        expected = table.baseline + sum(term.value * point.downweight**term.degree for term in answer.terms)
+        expected = table.baseline.item() + sum(term.value * point.downweight**term.degree for term in answer.terms)
         assert point.estimate == pytest.approx(expected, rel=1e-12)
         single = ask(table, overlap, documents.unit_count, Question(degree=3, downweights=(point.downweight,)))
         assert point.estimate == pytest.approx(single.estimate)
         assert point.interval == pytest.approx(single.interval)
-    assert answer.curve[0].interval == pytest.approx((table.baseline, table.baseline))
+    assert answer.curve[0].interval == pytest.approx((table.baseline.item(), table.baseline.item()))
     assert answer.estimate == answer.curve[-1].estimate
 
 
 def test_degree_zero_is_the_baseline(table: Table, rows: Tensor, documents: Documents) -> None:
-    answer = ask(table, overlaps(rows, torch.tensor([2])), documents.unit_count, Question(degree=0))
+    answer = ask(table, (rows, torch.tensor([2])), documents.unit_count, Question(degree=0))
     assert (answer.change, answer.standard_error, answer.degree) == (0, 0, 0)
-    assert answer.interval[0] < table.baseline < answer.interval[1]
+    assert answer.interval[0] < table.baseline.item() < answer.interval[1]
 
 
 def test_the_automatic_degree_grows_with_the_directions() -> None:
@@ -147,14 +153,14 @@ def test_the_automatic_degree_grows_with_the_directions() -> None:
         rows = directions("sphere", 2, m, 0, count)
         linear = rows @ gradient
         coefficients = torch.stack([linear / 3, linear**2 / 18, linear**3 / 108])
-        overlap = overlaps(rows, torch.tensor([0, 1, 2]))
+        overlap = (rows, torch.tensor([0, 1, 2]))
         chosen.append(ask(fake_table(coefficients), overlap, m, Question()).degree)
     assert chosen == sorted(chosen)
     assert chosen[0] < chosen[-1] == 3
 
 
 def test_the_median_of_means_resists_one_wild_direction(table: Table, rows: Tensor, documents: Documents) -> None:
-    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    overlap = (rows, torch.tensor([1, 4, 6]))
     wild = dataclasses.replace(table, coefficients=table.coefficients.clone())
     wild.coefficients[:, 17] *= 1e6
     question = Question(degree=1, average="median_of_means")
@@ -165,7 +171,7 @@ def test_the_median_of_means_resists_one_wild_direction(table: Table, rows: Tens
 
 
 def test_the_bar_of_the_median_resists_it_too(table: Table, rows: Tensor, documents: Documents) -> None:
-    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    overlap = (rows, torch.tensor([1, 4, 6]))
     wild = dataclasses.replace(table, coefficients=table.coefficients.clone())
     wild.coefficients[:, 17] *= 1e6
     question = Question(degree=1, average="median_of_means")
@@ -182,13 +188,8 @@ def test_the_standard_error_of_a_sum_of_orders_is_its_scatter_in_an_incomplete_u
     for seed in range(1500):
         rows = directions("unitary", seed, m, 0, count)
         linear = rows @ gradient
-        answer = predict(
-            fake_table(torch.stack([linear, linear**2])),
-            units,
-            overlaps(rows, units),
-            units=m,
-            ensemble="unitary",
-            question=Question(degree=2),
+        answer = ask(
+            fake_table(torch.stack([linear, linear**2])), (rows, units), m, Question(degree=2), ensemble="unitary"
         )
         answers.append(answer.change)
         variances.append(answer.standard_error**2)
@@ -199,7 +200,7 @@ def test_the_standard_error_of_a_sum_of_orders_is_its_scatter_in_an_incomplete_u
 def test_intervals_shrink_with_the_downweight_at_least_in_proportion(
     table: Table, rows: Tensor, documents: Documents
 ) -> None:
-    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    overlap = (rows, torch.tensor([1, 4, 6]))
     question = Question(degree=2, downweights=(0.01, 0.1, 0.5, 1.0))
     curve = ask(table, overlap, documents.unit_count, question).curve
     relative = [(point.interval[1] - point.interval[0]) / point.downweight for point in curve]
@@ -207,7 +208,7 @@ def test_intervals_shrink_with_the_downweight_at_least_in_proportion(
 
 
 def test_intervals_widen_with_the_confidence(table: Table, rows: Tensor, documents: Documents) -> None:
-    overlap = overlaps(rows, torch.tensor([1, 4, 6]))
+    overlap = (rows, torch.tensor([1, 4, 6]))
     widths = [
         high - low
         for confidence in (0.5, 0.9, 0.99)
@@ -218,7 +219,7 @@ def test_intervals_widen_with_the_confidence(table: Table, rows: Tensor, documen
 
 def test_a_degree_above_the_sketchs_is_refused(table: Table, rows: Tensor, documents: Documents) -> None:
     with pytest.raises(DegreeError, match="up to 3"):
-        ask(table, overlaps(rows, torch.tensor([0])), documents.unit_count, Question(degree=4))
+        ask(table, (rows, torch.tensor([0])), documents.unit_count, Question(degree=4))
 
 
 @pytest.mark.parametrize(
@@ -246,15 +247,41 @@ def test_what_is_no_deletion_set_is_refused(units: list[int], message: str) -> N
         check_units(units, 5)
 
 
-def ask(table: Table, overlap: Tensor, units: int, question: Question):  # type: ignore[no-untyped-def]
-    return predict(table, torch.tensor([0, 1, 2]), overlap, units=units, ensemble="sphere", question=question)
+def ask(
+    table: Table, where: tuple[Tensor, Tensor], units: int, question: Question, *, ensemble: Ensemble = "sphere"
+) -> Prediction:
+    """Directions and deletion set → the answer."""
+    rows, deleted = where
+    highest = len(table.coefficients)
+    answer = predict(
+        Prepared(table=table, calibration=None), frame(rows, ensemble=ensemble, degree=highest), deleted, question
+    )
+    assert isinstance(answer, Prediction)
+    assert rows.shape[1] == units
+    return answer
+
+
+def frame(
+    rows: Tensor,
+    *,
+    ensemble: Ensemble = "sphere",
+    degree: int = 3,
+    model: ModelConfiguration | None = None,
+    parameters: dict[str, Jet] | None = None,
+) -> Frame:
+    """A sketch of random directions alone."""
+    return Frame(
+        model=model or ModelConfiguration(vocabulary="ab"),
+        units=rows.shape[1],
+        degree=degree,
+        ensemble=ensemble,
+        directions=rows,
+        parameters=parameters or {},
+    )
 
 
 def fake_table(coefficients: Tensor) -> Table:
     """A measurement with known jets."""
     return Table(
-        measurement=MEASUREMENT,
-        baseline=0.0,
-        coefficients=coefficients,
-        probabilities=Jet(torch.ones(1, dtype=torch.float64)),
+        measurement=MEASUREMENT, baseline=torch.zeros(1, dtype=torch.float64), coefficients=coefficients[:, :, None]
     )

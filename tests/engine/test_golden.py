@@ -13,9 +13,9 @@ import torch
 from engine import jet
 from engine.documents import Documents, tokens
 from engine.jet import Jet
-from engine.measure import loss_of
 from engine.model import ModelConfiguration, target_probabilities
 from engine.train import TrainingConfiguration, along_directions, constant_jets, of_models, schedule, train
+from tests.oracles import loss_of
 
 FILES = sorted((Path(__file__).parent.parent / "golden").glob("*.json"))
 EXACT = 1e-10

@@ -10,7 +10,7 @@ import torch
 
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
-from engine.estimate import Question
+from engine.estimate import Prediction, Question
 from engine.measure import Measurement
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
@@ -33,8 +33,8 @@ def test_a_sketch_built_on_cuda_is_the_one_built_on_the_processor(
     for device in ("cpu", "cuda"):
         build(documents, configuration, tmp_path / device, device=device)
     on_cpu, on_cuda = (ResidentSketch(open_artifact(tmp_path / device)) for device in ("cpu", "cuda"))
-    for name, parameter in on_cpu.parameters.items():
-        for expected, found in zip(parameter.higher, on_cuda.parameters[name].higher, strict=True):
+    for name, parameter in on_cpu.frame.parameters.items():
+        for expected, found in zip(parameter.higher, on_cuda.frame.parameters[name].higher, strict=True):
             size = max(plane.abs().max().item() for plane in expected)
             for plane, other in zip(expected, found, strict=True):
                 assert (plane - other).abs().max().item() <= TOLERANCES[dtype] * size
@@ -48,6 +48,8 @@ def test_answers_from_cuda_are_those_of_the_processor(
         ResidentSketch(artifact, device=device).predict([Measurement(text="face")], [1, 4], Question())[0]
         for device in ("cpu", "cuda")
     ]
+    assert isinstance(asked[0], Prediction)
+    assert isinstance(asked[1], Prediction)
     assert asked[0].estimate == pytest.approx(asked[1].estimate, rel=1e-9)
     assert asked[0].interval == pytest.approx(asked[1].interval, rel=1e-6)
 

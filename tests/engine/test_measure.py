@@ -13,9 +13,9 @@ from engine.cache import ByteCache
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.errors import ArtifactError, DeletionSetError, TextLengthError, UnknownCharacterError
-from engine.estimate import Question
+from engine.estimate import Distribution, Prediction, Question
 from engine.evaluate import DeletionSet, _rank_correlation, coherent_sets, evaluate, random_sets
-from engine.measure import Measurement, measure_models, measurement_tokens
+from engine.measure import Measurement, measure_models, measured_probabilities, targets
 from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch, table_cache
 from engine.sketch import build
@@ -30,22 +30,55 @@ def sketch(
 
 
 def test_the_baseline_is_the_plain_models_loss(sketch: ResidentSketch) -> None:
-    constants = {name: jet.constant for name, jet in sketch.parameters.items()}
+    constants = {name: jet.constant for name, jet in sketch.frame.parameters.items()}
     for text in ("a", "face", "decade"):
-        table = sketch.table(Measurement(text=text))
-        assert table.baseline == pytest.approx(plain_loss(sketch.configuration.model, constants, text), rel=1e-12)
+        table = sketch.table(Measurement(text=text)).table
+        assert table.baseline.item() == pytest.approx(
+            plain_loss(sketch.configuration.model, constants, text), rel=1e-12
+        )
 
 
-def test_the_loss_follows_from_the_tabulated_probabilities(sketch: ResidentSketch) -> None:
+def test_the_loss_follows_from_the_probabilities(sketch: ResidentSketch) -> None:
     """First order of -mean log p is -mean(p_1 / p_0)."""
-    table = sketch.table(Measurement(text="face"))
-    real, imaginary = table.probabilities.higher[0]
-    expected = -(torch.complex(real, imaginary) / table.probabilities.constant).mean(dim=-1)
-    torch.testing.assert_close(table.coefficients[0], expected)
+    measurement = Measurement(text="face")
+    probabilities = measured_probabilities(measurement, sketch.configuration.model, sketch.frame.parameters)
+    real, imaginary = probabilities.higher[0]
+    expected = -(torch.complex(real, imaginary) / probabilities.constant).mean(dim=-1)
+    torch.testing.assert_close(sketch.table(measurement).table.coefficients[0, :, 0], expected)
+
+
+def test_a_completion_and_a_next_token_are_parts_of_the_loss(sketch: ResidentSketch) -> None:
+    constants = {name: jet.constant[None] for name, jet in sketch.frame.parameters.items()}
+    model = sketch.configuration.model
+
+    def measured(measurement: Measurement) -> torch.Tensor:
+        return measure_models(measurement, model, constants)[0]
+
+    whole = measured(Measurement(kind="log_probability", completion="face"))
+    parts = measured(Measurement(kind="log_probability", completion="fa")) + measured(
+        Measurement(kind="log_probability", prompt="fa", completion="ce")
+    )
+    assert whole.item() == pytest.approx(parts.item(), rel=1e-12)
+    end = measured(Measurement(kind="next_token", prompt="face"))
+    assert end.sum().item() == pytest.approx(1)
+    loss = measured(Measurement(text="face"))
+    assert loss.item() == pytest.approx(-(whole + end[-1].log()).item() / 5, rel=1e-12)
+    first = measured(Measurement(kind="next_token"))
+    first_letter = measured(Measurement(kind="log_probability", completion="f"))
+    assert first[model.vocabulary.index("f")].log().item() == pytest.approx(first_letter.item(), rel=1e-12)
+
+
+def test_a_distribution_adds_up_to_one_from_random_directions_too(sketch: ResidentSketch) -> None:
+    [answer] = sketch.predict([Measurement(kind="next_token", prompt="fa")], [3, 5], Question(degree=2))
+    assert isinstance(answer, Distribution)
+    assert [outcome.token for outcome in answer.outcomes] == [*sketch.configuration.model.vocabulary, ""]
+    for values in ([o.baseline for o in answer.outcomes], [o.estimate for o in answer.outcomes]):
+        assert sum(values) == pytest.approx(1, rel=1e-9)
+        assert min(values) >= 0
 
 
 def test_many_models_are_measured_like_one(sketch: ResidentSketch) -> None:
-    constants = {name: jet.constant for name, jet in sketch.parameters.items()}
+    constants = {name: jet.constant for name, jet in sketch.frame.parameters.items()}
     stack = {name: torch.stack([matrix, 2 * matrix]) for name, matrix in constants.items()}
     values = measure_models(Measurement(text="bed"), sketch.configuration.model, stack)
     doubled = {name: 2 * matrix for name, matrix in constants.items()}
@@ -54,14 +87,20 @@ def test_many_models_are_measured_like_one(sketch: ResidentSketch) -> None:
 
 
 def test_a_text_may_fill_the_context_but_not_more(model: ModelConfiguration) -> None:
-    assert len(measurement_tokens(Measurement(text="abcdefa"), model)) == model.context + 1
+    assert len(targets(Measurement(text="abcdefa"), model).inputs) == model.context
     with pytest.raises(TextLengthError, match="8 characters"):
-        measurement_tokens(Measurement(text="abcdefab"), model)
+        targets(Measurement(text="abcdefab"), model)
 
 
 def test_what_can_not_be_measured_is_refused(sketch: ResidentSketch) -> None:
     with pytest.raises(TextLengthError, match="empty"):
         sketch.table(Measurement(text=""))
+    with pytest.raises(TextLengthError, match="completion of the measurement is empty"):
+        sketch.table(Measurement(kind="log_probability", prompt="ab"))
+    with pytest.raises(TextLengthError, match="at most 8"):
+        sketch.table(Measurement(kind="log_probability", prompt="abcde", completion="abcd"))
+    with pytest.raises(TextLengthError, match="at most 7"):
+        sketch.table(Measurement(kind="next_token", prompt="abcdabcd"))
     with pytest.raises(UnknownCharacterError, match="'z'"):
         sketch.predict([Measurement(text="zed")], [0], Question())
     with pytest.raises(DeletionSetError, match="whole"):
@@ -74,6 +113,9 @@ def test_a_repeated_measurement_costs_no_inference(sketch: ResidentSketch) -> No
     first = cached.predict([Measurement(text="bed")], [3], Question())
     again = cached.predict([Measurement(text="bed"), Measurement(text="bed")], [5], Question())
     assert (cache.misses, cache.hits) == (1, 2)
+    assert isinstance(first[0], Prediction)
+    assert isinstance(again[0], Prediction)
+    assert isinstance(again[1], Prediction)
     assert first[0].baseline == again[0].baseline == again[1].baseline
     assert first[0].change != again[0].change
 
@@ -85,7 +127,7 @@ def test_sketches_that_share_a_cache_do_not_share_tables(
     other = ResidentSketch(build(documents, dataclasses.replace(configuration, seed=1), tmp_path / "b"), tables=cache)
     same = ResidentSketch(sketch.artifact, tables=cache)
     measurement = Measurement(text="bed")
-    assert not torch.equal(other.table(measurement).coefficients, same.table(measurement).coefficients)
+    assert not torch.equal(other.table(measurement).table.coefficients, same.table(measurement).table.coefficients)
 
 
 def test_the_cache_stays_within_its_budget_and_drops_the_least_recently_used() -> None:

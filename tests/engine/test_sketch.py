@@ -31,7 +31,7 @@ from engine.store import open_artifact
 def coefficients(path: Path) -> dict[str, torch.Tensor]:
     return {
         f"{name} {order} {plane}": tensor
-        for name, jet in ResidentSketch.open(path).parameters.items()
+        for name, jet in ResidentSketch.open(path).frame.parameters.items()
         for order, planes in enumerate(jet.higher, start=1)
         for plane, tensor in enumerate(planes)
     }
@@ -283,8 +283,8 @@ def test_answers_agree_with_retrains_and_their_intervals_cover_them(
     sketch = ResidentSketch(build(documents, many, tmp_path / "a"))
     sets = random_sets(documents, sizes=(1, 2, 4), count=20, seed=0)
     measurements = [Measurement(text=text) for text in ("ana", "rose", "max")]
-    figures = evaluate(sketch, documents, sets, measurements, question=Question(confidence=0.9))
-    assert [figure.pairs for figure in figures] == [60, 60, 60]
+    figures, _ = evaluate(sketch, documents, sets, measurements, question=Question(confidence=0.9))
+    assert [figure.pairs for figure in figures] == [60, 60, 60, 180]
     for figure in figures:
         assert figure.coverage >= 0.8, figure
         assert figure.width < 4, figure  # covering by being wide is no achievement

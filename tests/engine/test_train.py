@@ -14,11 +14,11 @@ from engine.directions import directions
 from engine.documents import Documents, tokens
 from engine.errors import ConfigurationError
 from engine.jet import Jet
-from engine.measure import loss_of
 from engine.model import ModelConfiguration, forward, loss_gradient, target_probabilities
 from engine.retrain import retrain
 from engine.train import Step, TrainingConfiguration, adam_rates, adam_update, constant_jets, schedule
 from tests import oracles, strategies
+from tests.oracles import loss_of
 from tests.strategies import train_along
 
 

@@ -1,0 +1,424 @@
+"""The estimators of sketches with axes: exact where they should be, calibrated where they aren't."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.anchors import anchor_sets
+from engine.calibration import Choice
+from engine.configuration import FEWEST_ANCHORS, SketchConfiguration
+from engine.data import census_names
+from engine.directions import directions, overlaps
+from engine.documents import Documents
+from engine.errors import ConfigurationError, DegreeError, QuestionError
+from engine.estimate import Distribution, Prediction, Question
+from engine.estimators import FLOOR, Candidate, EstimatorName, _term, candidate_values
+from engine.evaluate import OVERALL, DeletionSet, coherent_sets, evaluate, random_sets
+from engine.evidence import LINKS
+from engine.interpolation import Interpolation, functionals
+from engine.jet import Jet, log
+from engine.measure import Measurement, measure_models
+from engine.model import target_probabilities
+from engine.regression import LocalRegression
+from engine.resident import ResidentSketch
+from engine.retrain import retrain
+from engine.sketch import block_directions, build, train_block
+from engine.sphere import term_samples
+from engine.train import Step, along_directions, constant_jets, train
+from tests.oracles import loss_of
+
+TEXT = Measurement(text="face")
+
+
+@pytest.fixture(scope="module")
+def with_axes(configuration: SketchConfiguration) -> SketchConfiguration:
+    return dataclasses.replace(configuration, axes=True, directions=0, anchors=FEWEST_ANCHORS)
+
+
+@pytest.fixture(scope="module")
+def sketch(
+    tmp_path_factory: pytest.TempPathFactory, documents: Documents, with_axes: SketchConfiguration
+) -> ResidentSketch:
+    return ResidentSketch(build(documents, with_axes, tmp_path_factory.mktemp("axes") / "a"))
+
+
+def probability_jets(configuration: SketchConfiguration, steps: list[Step], direction: Tensor) -> Jet:
+    """Along one real direction, by training in jets from the first step."""
+    initial = constant_jets(configuration.model.initial_parameters().items(), configuration.degree, 1, 1)
+    trained = train(configuration.model, configuration.training, steps, initial, along_directions((direction[None],)))
+    vocabulary = configuration.model.vocabulary
+    ids = [len(vocabulary), *(vocabulary.index(c) for c in TEXT.text), len(vocabulary)]
+    return target_probabilities(configuration.model, trained, ids)
+
+
+def ask(sketch: ResidentSketch, deleted: list[int], question: Question) -> Prediction:
+    [answer] = sketch.predict([TEXT], deleted, question)
+    assert isinstance(answer, Prediction)
+    return answer
+
+
+def indicator(units: list[int], of: int) -> Tensor:
+    row = torch.zeros(of, dtype=torch.float64)
+    row[units] = 1
+    return row
+
+
+def retrained_loss(documents: Documents, configuration: SketchConfiguration, deleted: list[int]) -> float:
+    models = retrain(documents, configuration, [deleted])
+    return measure_models(TEXT, configuration.model, models).item()
+
+
+@pytest.fixture(scope="module")
+def mixed(
+    tmp_path_factory: pytest.TempPathFactory, documents: Documents, with_axes: SketchConfiguration
+) -> ResidentSketch:
+    """Axes, pairs, and enough directions to span the symmetric tensors of order 2 over 12 units: 78 numbers."""
+    configuration = dataclasses.replace(with_axes, pairs=True, directions=48, anchors=64)
+    return ResidentSketch(build(documents, configuration, tmp_path_factory.mktemp("mixed") / "a", workers=2))
+
+
+def test_axes_are_the_jets_along_each_unit(
+    sketch: ResidentSketch, with_axes: SketchConfiguration, documents: Documents, steps: list[Step]
+) -> None:
+    evidence = sketch.table(TEXT).table.evidence[0]
+    for unit in range(documents.unit_count):
+        expected = probability_jets(with_axes, steps, torch.eye(documents.unit_count, dtype=torch.float64)[unit])
+        for order, (plane,) in enumerate(expected.higher):
+            torch.testing.assert_close(evidence.axes[order, unit], plane[0], rtol=1e-10, atol=1e-15)
+
+
+def test_starting_at_the_first_visit_changes_nothing(
+    with_axes: SketchConfiguration, documents: Documents, steps: list[Step]
+) -> None:
+    block = with_axes.blocks(documents.unit_count)[1]
+    assert (block.kind, block.start) == ("axes", 4)
+    rows = block_directions(with_axes, block, documents.unit_count, torch.device("cpu"))
+    late, early = (train_block(with_axes, steps, rows, start=start) for start in (block.start, 0))
+    for name, parameter in early.items():
+        for expected, found in zip(parameter.coefficients, late[name].coefficients, strict=True):
+            torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-15)
+
+
+def test_the_first_order_is_exact_for_every_set(
+    sketch: ResidentSketch, with_axes: SketchConfiguration, documents: Documents, steps: list[Step]
+) -> None:
+    deleted = [1, 4, 6]
+    jets = probability_jets(with_axes, steps, indicator(deleted, documents.unit_count))
+    table = sketch.table(TEXT).table
+    values = candidate_values(table, sketch.frame, indicator(deleted, documents.unit_count)[None])
+    summed = jets.constant + jets.higher[0][0][0]
+    assert values[Candidate("axes", 1, 0, "probability")].item() == pytest.approx(
+        -torch.maximum(summed, FLOOR * jets.constant).log().mean().item(), rel=1e-10
+    )
+    first = loss_of(jets).constant + loss_of(jets).higher[0][0][0]
+    assert values[Candidate("axes", 1, 0, "logarithm")].item() == pytest.approx(first.item(), rel=1e-10)
+
+
+def test_a_single_unit_is_exact(sketch: ResidentSketch, with_axes: SketchConfiguration, documents: Documents) -> None:
+    for unit in (0, 7):
+        truth = retrained_loss(documents, with_axes, [unit])
+        for question in (Question(), Question(estimator="axes", degree=3)):
+            assert ask(sketch, [unit], question).estimate == pytest.approx(truth, rel=1e-10)
+    assert ask(sketch, [7], Question()).estimator == "retrained"
+
+
+def test_what_the_model_was_retrained_for_is_answered_exactly(
+    sketch: ResidentSketch, with_axes: SketchConfiguration, documents: Documents
+) -> None:
+    anchor = next(units for units in sketch.retrained_sets if len(units) > 2)
+    answer = ask(sketch, list(anchor), Question(downweights=(0.0, 0.5, 1.0)))
+    assert (answer.estimator, answer.readout) == ("retrained", None)
+    truth = retrained_loss(documents, with_axes, list(anchor))
+    assert answer.estimate == pytest.approx(truth, rel=1e-10)
+    low, high = answer.interval
+    assert low <= truth <= high
+    assert high - low < 1e-5 * truth
+    widths = [point.interval[1] - point.interval[0] for point in answer.curve]
+    assert widths[0] == 0
+    assert widths[1] > widths[2]
+
+
+def test_two_units_are_exact_with_pairs(
+    mixed: ResidentSketch, with_axes: SketchConfiguration, documents: Documents
+) -> None:
+    for deleted in ([0, 1], [3, 11]):
+        truth = retrained_loss(documents, with_axes, deleted)
+        assert ask(mixed, deleted, Question(estimator="pairs")).estimate == pytest.approx(truth, rel=1e-9)
+    names: tuple[EstimatorName, ...] = ("axes", "pairs")
+    squares = dict.fromkeys(names, 0.0)
+    for three in ([2, 5, 9], [0, 3, 6], [1, 4, 10], [7, 8, 11], [0, 1, 2], [3, 7, 10], [4, 6, 9], [2, 8, 10]):
+        truth = retrained_loss(documents, with_axes, three)
+        for name in squares:
+            squares[name] += (ask(mixed, three, Question(estimator=name)).estimate - truth) ** 2
+    assert squares["pairs"] < squares["axes"] / 4
+
+
+def test_the_first_order_along_directions_is_that_of_the_axes(mixed: ResidentSketch) -> None:
+    for evidence in mixed.table(TEXT).table.evidence:
+        assert evidence.directions is not None
+        expected = mixed.frame.directions @ evidence.axes[0].to(torch.complex128)
+        torch.testing.assert_close(evidence.directions[0], expected, rtol=1e-9, atol=1e-14)
+
+
+def test_the_first_order_agrees_in_single_precision(
+    tmp_path: Path, documents: Documents, with_axes: SketchConfiguration
+) -> None:
+    single = dataclasses.replace(with_axes, directions=8, dtype="float32")
+    sketch = ResidentSketch(build(documents, single, tmp_path / "a"))
+    evidence = sketch.table(TEXT).table.evidence[0]
+    assert evidence.directions is not None
+    expected = sketch.frame.directions.to(torch.complex128) @ evidence.axes[0].to(torch.complex128)
+    assert ((evidence.directions[0] - expected).norm() / expected.norm()).item() < 1e-4
+
+
+def test_interpolation_is_exact_where_the_directions_span(
+    mixed: ResidentSketch, with_axes: SketchConfiguration, documents: Documents, steps: list[Step]
+) -> None:
+    deleted = [1, 4, 6, 10]
+    jets = log(probability_jets(with_axes, steps, indicator(deleted, documents.unit_count)))
+    row = indicator(deleted, documents.unit_count)[None]
+    [evidence] = [e for e in mixed.table(TEXT).table.evidence if e.link == "logarithm"]
+    second = row @ evidence.axes[1] + functionals(mixed.frame.directions, row, 2) @ evidence.weights[2]
+    torch.testing.assert_close(second[0], jets.higher[1][0][0], rtol=1e-4, atol=1e-8)
+    assert (row @ evidence.axes[1] - jets.higher[1][0]).norm() > 10 * (second - jets.higher[1][0]).norm()
+
+
+def test_interpolation_reproduces_what_was_measured_and_shrinks_elsewhere() -> None:
+    """A random symmetric tensor of order 2, measured along fewer directions than it has numbers."""
+    m, generator = 10, torch.Generator().manual_seed(1)
+    tensor = torch.randn(m, m, dtype=torch.float64, generator=generator)
+    tensor = tensor + tensor.T
+    tensor.fill_diagonal_(0)
+    psi = directions("sphere", 5, m, 0, 12)
+    measured = torch.einsum("ju,uv,jv->j", psi, tensor.to(psi.dtype), psi)[:, None]
+    weights = Interpolation(psi, 2).weights(measured, 2)
+    found = torch.zeros(m, m, dtype=torch.float64)
+    for u, v in itertools.combinations(range(m), 2):
+        found[u, v] = found[v, u] = (functionals(psi, indicator([u, v], m)[None], 2) @ weights).item() / 2
+    again = torch.einsum("ju,uv,jv->j", psi, found.to(psi.dtype), psi)
+    torch.testing.assert_close(again, measured[:, 0], rtol=1e-4, atol=1e-5)
+    assert 0.1 < (found.norm() / tensor.norm()).item() < 0.9
+
+
+def test_the_variance_of_a_term_is_that_of_its_samples() -> None:
+    generator = torch.Generator().manual_seed(2)
+    m, count = 8, 40
+    psi = directions("sphere", 3, m, 0, count)
+    coefficients = torch.randn(count, 2, dtype=torch.complex128, generator=generator)
+    for order in (1, 2, 3):
+        overlap = overlaps(psi, torch.tensor([0, 3, 5]))
+        mean, variance = _term(coefficients, overlap[None], m, order)
+        for token in range(2):
+            powers = coefficients[None, :, token].expand(order, -1)
+            samples = term_samples(powers, overlap, m)[order - 1]
+            assert mean[0, token].item() == pytest.approx(samples.mean().item(), rel=1e-10)
+            assert variance[0, token].item() == pytest.approx((samples.var() / count).item(), rel=1e-8)
+
+
+def test_the_control_variate_lowers_the_variance(mixed: ResidentSketch) -> None:
+    """Interactions alone scatter less over the directions than the whole second order does."""
+    [evidence] = [e for e in mixed.table(TEXT).table.evidence if e.link == "logarithm"]
+    assert evidence.directions is not None
+    assert evidence.interactions is not None
+    for deleted in ([1, 4, 6], [0, 2, 3, 9]):
+        overlap = overlaps(mixed.frame.directions, torch.tensor(deleted))[None]
+        _, whole = _term(evidence.directions[1], overlap, 12, 2)
+        _, rest = _term(evidence.interactions[0], overlap, 12, 2)
+        assert rest.sum() < whole.sum()
+
+
+def test_every_estimator_can_be_asked_for_and_says_its_name(mixed: ResidentSketch) -> None:
+    names: tuple[EstimatorName, ...] = get_args(EstimatorName)
+    for name in names:
+        degree = 3 if name == "regression" else 2
+        answer = ask(mixed, [1, 4, 7], Question(estimator=name, degree=degree))
+        assert (answer.estimator, answer.degree) == (name, degree)
+        assert answer.interval[0] < answer.estimate < answer.interval[1]
+
+
+def test_the_regression_finds_how_much_estimates_fall_short() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 1, 2, dtype=torch.float64, generator=generator)
+    alike = torch.arange(400) < 200
+    factors = torch.where(alike[:, None], torch.tensor([1.5, 0.5]), torch.tensor([0.2, 0.1])).double()
+    changes = (inputs[:, 0] * factors).sum(dim=1, keepdim=True)
+    fitted = LocalRegression.of(inputs, changes).changes(alike.double()[None], torch.eye(2).double()[None])
+    assert fitted[0].tolist() == pytest.approx([1.5, 0.5], rel=0.01)
+    nothing_alike = LocalRegression.of(inputs, changes).changes(torch.zeros(1, 400).double(), inputs[:1])
+    assert nothing_alike[0, 0].item() == pytest.approx(inputs[0, 0].mean().item(), rel=1e-12)
+
+
+def test_the_error_of_the_regression_at_an_anchor_leaves_it_out(mixed: ResidentSketch) -> None:
+    """Brute force: without the anchor's equation, and with weights computed one by one."""
+    measurement = Measurement(text=TEXT.text)
+    table, calibration = mixed.table(measurement).table, mixed.table(measurement).calibration
+    assert calibration is not None
+    assert mixed.frame.axes is not None
+    assert table.retrained is not None
+    sets = mixed.frame.axes.anchors
+    values = candidate_values(table, mixed.frame, sets)
+    estimates = [values[Candidate("pairs", 3, 2, link)][:, 0] - table.baseline for link in LINKS]
+    truth = table.retrained[-len(sets) :, 0]
+    size = estimates[0] ** 2 + estimates[1] ** 2
+    size = size + 3e-3 * size.mean()
+    row = next(r for r, c in enumerate(calibration.candidates) if c.estimator == "regression")
+    for left_out in (0, 5, len(sets) - 1):
+        gram, products = 0.3 * np.eye(2), np.array([0.15, 0.15])
+        for anchor in range(len(sets)):
+            if anchor == left_out:
+                continue
+            apart = calibration.features[anchor, 0, 1:4] - calibration.features[left_out, 0, 1:4]
+            weight = max(math.exp(-float(apart @ apart) / (2 * 0.4**2)), 1e-4) / float(size[anchor])
+            changes = np.array([float(estimate[anchor]) for estimate in estimates])
+            gram += weight * np.outer(changes, changes)
+            products += weight * changes * float(truth[anchor] - table.baseline)
+        estimate = np.linalg.solve(gram, products) @ np.array([float(e[left_out]) for e in estimates])
+        error = abs(float(table.baseline) + estimate - float(truth[left_out]))
+        assert math.exp(calibration.errors[row, left_out, 0]) == pytest.approx(error + 1e-7, rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["auto", "regression"])
+def test_a_distribution_adds_up_to_one(mixed: ResidentSketch, estimator: Literal["auto", "regression"]) -> None:
+    question = Question(estimator=estimator)
+    [answer] = mixed.predict([Measurement(kind="next_token", prompt="fa")], [1, 4, 7], question)
+    assert isinstance(answer, Distribution)
+    assert sum(outcome.estimate for outcome in answer.outcomes) == pytest.approx(1, rel=1e-9)
+    for outcome in answer.outcomes:
+        assert 0 <= outcome.interval[0] <= outcome.estimate <= outcome.interval[1] <= 1
+        assert outcome.below_resolution == (outcome.interval[0] <= outcome.baseline <= outcome.interval[1])
+
+
+def test_terms_add_up_to_the_change_and_the_curve_runs_from_the_baseline(sketch: ResidentSketch) -> None:
+    question = Question(estimator="axes", degree=3, downweights=(0.0, 0.5, 1.0))
+    answer = ask(sketch, [2, 3], question)
+    assert sum(term.value for term in answer.terms) == pytest.approx(answer.change, rel=1e-9)
+    assert answer.curve[0].estimate == answer.baseline
+    assert answer.curve[0].interval == (answer.baseline, answer.baseline)
+    assert answer.curve[2].estimate == answer.estimate
+    assert answer.estimator == "axes"
+    assert answer.average is None
+
+
+def test_a_probability_never_falls_below_its_floor(sketch: ResidentSketch) -> None:
+    table = sketch.table(TEXT).table
+    [evidence] = [e for e in table.evidence if e.link == "probability"]
+    falling = dataclasses.replace(evidence, axes=evidence.axes - 10)
+    values = candidate_values(
+        dataclasses.replace(table, evidence=(falling,)), sketch.frame, indicator([2], sketch.unit_count)[None]
+    )
+    floor = -(FLOOR * evidence.origin).log().mean().item()
+    assert values[Candidate("axes", 1, 0, "probability")].item() == pytest.approx(floor)
+
+
+def test_an_estimator_that_the_sketch_was_not_built_for_is_refused(
+    sketch: ResidentSketch, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    with pytest.raises(QuestionError, match="no random directions"):
+        ask(sketch, [2], Question(estimator="sphere"))
+    with pytest.raises(QuestionError, match="build with pairs"):
+        ask(sketch, [2], Question(estimator="pairs"))
+    with pytest.raises(QuestionError, match="random directions beside axes"):
+        ask(sketch, [2], Question(estimator="interpolation"))
+    with pytest.raises(DegreeError, match="up to 3"):
+        ask(sketch, [2], Question(degree=4))
+    without = ResidentSketch(build(documents, configuration, tmp_path / "a"))
+    with pytest.raises(QuestionError, match="no axes"):
+        ask(without, [2], Question(estimator="axes"))
+
+
+def test_a_degree_too_low_for_an_estimator_is_refused(mixed: ResidentSketch) -> None:
+    with pytest.raises(DegreeError, match="at least degree 2"):
+        ask(mixed, [2, 3, 4], Question(estimator="interpolation", degree=1))
+
+
+def test_pairs_need_axes(configuration: SketchConfiguration) -> None:
+    with pytest.raises(ConfigurationError, match="pairs need axes"):
+        dataclasses.replace(configuration, pairs=True)
+
+
+def test_too_few_anchors_are_refused(configuration: SketchConfiguration) -> None:
+    with pytest.raises(ConfigurationError, match="anchors"):
+        dataclasses.replace(configuration, axes=True, anchors=FEWEST_ANCHORS - 1)
+    with pytest.raises(ConfigurationError, match="directions"):
+        dataclasses.replace(configuration, directions=0)
+
+
+def test_a_confidence_that_the_anchors_can_not_tell_is_refused(sketch: ResidentSketch) -> None:
+    with pytest.raises(QuestionError, match=r"32 anchors can't tell"):
+        sketch.predict([TEXT], [2], Question(confidence=0.99))
+
+
+def test_anchors_are_not_evaluated_on(sketch: ResidentSketch, documents: Documents) -> None:
+    singles, anchors = sketch.retrained_sets[:12], sketch.retrained_sets[12:]
+    assert singles == [(unit,) for unit in range(12)]
+    assert anchors == anchor_sets(documents, count=FEWEST_ANCHORS, seed=sketch.configuration.seed)
+    fresh = next(s for s in random_sets(documents, sizes=[4], count=9, seed=8) if s.units not in anchors)
+    known = DeletionSet(kind="known", units=next(units for units in anchors if len(units) > 1))
+    figures, pairs = evaluate(sketch, documents, [known, fresh], [TEXT])
+    assert [(figure.kind, figure.pairs) for figure in figures] == [("4 random", 1), (OVERALL, 1)]
+    assert [pair.units for pair in pairs] == [4]
+
+
+def test_anchor_sets_are_deletion_sets_and_follow_from_the_seed(documents: Documents) -> None:
+    sets = anchor_sets(documents, count=60, seed=3)
+    assert sets == anchor_sets(documents, count=60, seed=3)
+    assert sets != anchor_sets(documents, count=60, seed=4)
+    assert sets[:20] == anchor_sets(documents, count=20, seed=3)
+    for units in sets:
+        assert units == tuple(sorted(set(units)))
+        assert 0 < len(units) < documents.unit_count
+
+
+def test_documents_that_are_all_alike_still_have_anchors() -> None:
+    alike = Documents.from_records(("a", None) for _ in range(4))
+    assert all(0 < len(units) < 4 for units in anchor_sets(alike, count=10, seed=0))
+
+
+def test_a_bar_is_the_quantile_of_similar_anchors() -> None:
+    """Half of the anchors err ten times as much; only those like the set that is asked about count."""
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.randn(4000, dtype=torch.float64, generator=generator).abs()
+    errors[2000:] *= 10
+    alike = (torch.arange(4000) < 2000).double()
+    choice = Choice(
+        candidate=Candidate("axes", 3, 0, "probability"),
+        expected=torch.zeros(1, dtype=torch.float64),
+        scores=errors.log()[:, None],
+        near=alike[None],
+        similarity=alike.clamp(min=1e-9),
+    )
+    assert choice.half_width(0.9).item() == pytest.approx(1.645, rel=0.05)
+    assert dataclasses.replace(choice, similarity=1 - alike).half_width(0.9).item() == pytest.approx(16.45, rel=0.05)
+
+
+def test_intervals_cover_fresh_retrains_and_errors_are_far_below_the_effect(
+    tmp_path: Path, configuration: SketchConfiguration
+) -> None:
+    documents = census_names().first(60)
+    model = dataclasses.replace(configuration.model, vocabulary=documents.vocabulary)
+    built = dataclasses.replace(
+        configuration, model=model, axes=True, directions=0, anchors=300, dtype="float32", block=64
+    )
+    sketch = ResidentSketch(build(documents, built, tmp_path / "a"))
+    sets = random_sets(documents, sizes=(1, 3, 8), count=25, seed=1) + coherent_sets(documents)
+    measurements = [Measurement(text=text) for text in ("ana", "rose", "max", "lee")]
+    found, _ = evaluate(sketch, documents, sets, measurements, question=Question(confidence=0.9))
+    figures = {figure.kind: figure for figure in found}
+    for kind, most in (("1 random", 1e-4), ("3 random", 0.3), ("8 random", 0.4)):
+        figure = figures[kind]
+        assert figure.error_of_spread < most, figure
+        assert figure.coverage >= 0.8, figure
+        assert figure.width < 3, figure
+        assert figure.rank_correlation is not None
+        assert figure.rank_correlation > 0.9, figure
+    assert 0.85 < figures[OVERALL].coverage < 0.99
+    assert math.isfinite(figures[OVERALL].width)
