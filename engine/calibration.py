@@ -45,8 +45,8 @@ _FAINT = 1e-4
 """The least weight of an anchor."""
 
 _NEAREST = 4
-"""Anchors that an interval listens to however far they are. They are enough for a standard error; what so few can't tell,
-as a bar of 90%, is as wide as the worst of all anchors."""
+"""Anchors that an interval listens to however far they are. They are enough for a standard error; what so few can't
+tell, as a bar of 90%, is as wide as the worst of all anchors."""
 
 _LOCAL = (1, 2, 3)
 """Features that anchors are compared by; they are the same for all values of a measurement."""
