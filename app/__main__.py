@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from app.commands import datasets, predict, serve, sketches, subsets
+from app.commands import attributions, datasets, predict, samples, serve, sketches, subsets
 from app.commands.demo import demo
 from app.db import migrate
 from app.errors import AppError
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(serve.serve)
 app.command()(predict.predict)
+app.command()(attributions.attributions)
+app.command()(samples.samples)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(subsets.app, name="subsets")
 app.add_typer(sketches.app, name="sketches")

@@ -17,7 +17,7 @@ from app.body_limit import BodyLimit
 from app.db import open_ready_database
 from app.openapi import DESCRIPTION, TAGS, Application
 from app.predictor import Predictor
-from app.routes import datasets, health, predict, sketches, subsets
+from app.routes import attributions, datasets, health, predict, samples, sketches, subsets
 from app.serving import load_current
 from app.settings import Settings
 
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
-    for part in (predict, datasets, subsets, sketches, health):
+    for part in (predict, attributions, samples, datasets, subsets, sketches, health):
         app.include_router(part.router)
     return app
 

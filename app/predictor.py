@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.attribution import Attributions
 from engine.cache import ByteCache
+from engine.counterfactual import ModelSource, counterfactual_model, draw_texts, save_model, trained_model
 from engine.errors import ArtifactError
 from engine.estimate import Distribution, Prediction, Question
 from engine.estimators import EstimatorName
@@ -36,6 +38,21 @@ class Artifact:
     label: str
     path: Path
     checksum: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnTexts:
+    """Texts of two models, the same random numbers behind the texts of the same place.
+
+    Attributes:
+        baseline: of the model as it was trained.
+        counterfactual: of the one without what was deleted.
+        source: where the parameters of the latter come from.
+    """
+
+    baseline: list[str]
+    counterfactual: list[str]
+    source: ModelSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +117,46 @@ class Predictor:
             average=average,
         )
         return self._sketch(artifact).predict(measurements, units, question)
+
+    def attribute(self, artifact: Artifact, *, measurement: Measurement, top: int, confidence: float) -> Attributions:
+        """The units whose deletion changes a measurement most.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+            ArtifactError: as `load`.
+        """
+        return self._sketch(artifact).attribute(measurement, top=top, confidence=confidence)
+
+    def draw_texts(
+        self, artifact: Artifact, *, units: Sequence[int], count: int, seed: int, temperature: float, prompt: str
+    ) -> DrawnTexts:
+        """Texts of the model and of the one without a deletion set, with the same random numbers.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+            ArtifactError: as `load`.
+        """
+        sketch = self._sketch(artifact)
+        model = counterfactual_model(sketch, units)
+        baseline, counterfactual = (
+            draw_texts(drawn, count=count, seed=seed, temperature=temperature, prompt=prompt)
+            for drawn in (trained_model(sketch), model)
+        )
+        return DrawnTexts(baseline=baseline, counterfactual=counterfactual, source=model.source)
+
+    def save_counterfactual(self, artifact: Artifact, *, units: Sequence[int], path: Path) -> ModelSource:
+        """Write the model without a deletion set as a safetensors file.
+
+        Returns:
+            Where its parameters come from.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+            ArtifactError: as `load`, or the file can't be written.
+        """
+        model = counterfactual_model(self._sketch(artifact), units)
+        save_model(model, path, about=f"{artifact.label} without {len(units)} units")
+        return model.source
 
     def resident(self) -> list[Residency]:
         """What is in memory."""

@@ -137,6 +137,18 @@ class Distribution:
     average: Average | None
 
 
+def check_confidence(confidence: float) -> None:
+    """Refuse a confidence that no interval is given for.
+
+    Raises:
+        QuestionError: it lies outside its range.
+    """
+    if not LEAST_CONFIDENCE <= confidence <= MOST_CONFIDENCE:
+        raise QuestionError(
+            f"The confidence must lie between {LEAST_CONFIDENCE} and {MOST_CONFIDENCE}, not be {confidence}."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What of an answer is free to choose.
@@ -167,10 +179,7 @@ class Question:
         for downweight in self.downweights:
             if not 0 <= downweight <= 1:
                 raise DownweightError(f"The downweight {downweight} lies outside [0, 1].")
-        if not LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE:
-            raise QuestionError(
-                f"The confidence must lie between {LEAST_CONFIDENCE} and {MOST_CONFIDENCE}, not be {self.confidence}."
-            )
+        check_confidence(self.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from engine.attribution import Attributions, attribute
 from engine.cache import ByteCache
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
@@ -94,6 +95,14 @@ class ResidentSketch:
         """
         return self._tables.get((self.artifact.checksum, measurement), lambda: prepare(measurement, self.frame))
 
+    def attribute(self, measurement: Measurement, *, top: int, confidence: float) -> Attributions:
+        """The units whose deletion changes a measurement most.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+        """
+        return attribute(self.table(measurement), self.frame, top=top, confidence=confidence)
+
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question
     ) -> list[Prediction | Distribution]:
@@ -114,6 +123,11 @@ class ResidentSketch:
             predict(self.table(measurement), self.frame, columns, question, retrained=row)
             for measurement in measurements
         ]
+
+    def retrained_model(self, units: Sequence[int]) -> dict[str, Tensor] | None:
+        """Parameter matrices of the model that was retrained without a deletion set, if one was."""
+        row, axes = self._rows.get(tuple(sorted(units))), self.frame.axes
+        return None if row is None or axes is None else {name: models[row] for name, models in axes.models.items()}
 
     def _load(self) -> tuple[Frame, list[tuple[int, ...]]]:
         """What all measurements share, and the deletion sets of the retrained models in their order."""

@@ -170,15 +170,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path.name} isn't a readable safetensors file.") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    metadata: dict[str, str] | None = None,
+    temporary: Path | None = None,
+) -> None:
     """Write a safetensors file; it gets its name once it is on disk.
+
+    Args:
+        path: its name.
+        tensors: what it holds.
+        metadata: of the file.
+        temporary: its name till then, on the same file system; another one for each of several writers.
 
     Raises:
         ArtifactError: no space, or no right to write.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary or path.with_name(path.name + ".tmp")
     try:
-        save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, temporary)
+        save_file({key: tensor.contiguous().cpu() for key, tensor in tensors.items()}, temporary, metadata=metadata)
         _flush(temporary)
         temporary.rename(path)
     except (OSError, SafetensorError) as error:

@@ -5,7 +5,9 @@ they refuse they refuse with an error of `app.errors` or `engine.errors`, before
 """
 
 from app.catalog.datasets import (
+    UnitDescription,
     add_dataset,
+    describe_units,
     get_dataset,
     list_datasets,
     list_documents,
@@ -47,10 +49,12 @@ __all__ = [
     "Page",
     "ResolvedDeletion",
     "SubsetRule",
+    "UnitDescription",
     "add_dataset",
     "add_subset",
     "check_sketch",
     "current_versions",
+    "describe_units",
     "get_dataset",
     "get_sketch",
     "get_subset",

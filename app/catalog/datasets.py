@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy import Select, func, insert, select
@@ -115,6 +117,40 @@ def list_units(
     if subset is not None:
         query = query.where(Unit.number.in_(_members(subset)))
     return page(session, query, limit=limit, offset=offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitDescription:
+    """A unit, for people.
+
+    Attributes:
+        unit: its name.
+        documents: how many it has.
+        text: the first of them.
+    """
+
+    unit: str
+    documents: int
+    text: str
+
+
+def describe_units(session: Session, dataset: Dataset, numbers: Collection[int]) -> dict[int, UnitDescription]:
+    """What the units of some numbers are, by number."""
+    of_unit = (
+        select(Document.unit_number, func.count().label("documents"), func.min(Document.number).label("first"))
+        .where(Document.dataset_id == dataset.id, Document.unit_number.in_(numbers))
+        .group_by(Document.unit_number)
+        .subquery()
+    )
+    rows = session.execute(
+        select(Unit.number, Unit.name, of_unit.c.documents, Document.text)
+        .join(of_unit, of_unit.c.unit_number == Unit.number)
+        .join(Document, Document.number == of_unit.c.first)
+        .where(Unit.dataset_id == dataset.id, Document.dataset_id == dataset.id)
+    )
+    return {
+        number: UnitDescription(unit=name, documents=documents, text=text) for number, name, documents, text in rows
+    }
 
 
 def _members(subset: Subset) -> Select[int]:

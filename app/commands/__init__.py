@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 
-from app.db import Database, open_ready_database
+from app import catalog
+from app.catalog import ByDocuments, BySubset, ByUnits, Deletion, ResolvedDeletion
+from app.db import Database, open_ready_database, transaction
+from app.predictor import Artifact, Predictor
+from app.serving import artifact_of
 from app.settings import Settings
 
 console = Console()
@@ -25,3 +30,38 @@ def opened() -> Iterator[tuple[Settings, Database]]:
         yield settings, database
     finally:
         database.dispose()
+
+
+def deletion_of(documents: list[int] | None, units: list[str] | None, subset: str | None) -> Deletion:
+    """What the options --document, --unit and --subset delete.
+
+    Raises:
+        BadParameter: not exactly one of them was given.
+    """
+    deletions: list[Deletion] = []
+    if documents:
+        deletions.append(ByDocuments(documents))
+    if units:
+        deletions.append(ByUnits(units))
+    if subset is not None:
+        deletions.append(BySubset(subset))
+    if len(deletions) != 1:
+        raise typer.BadParameter("give exactly one of --document, --unit, --subset")
+    return deletions[0]
+
+
+def resolved(
+    database: Database, settings: Settings, *, sketch: str, version: int | None, deletion: Deletion
+) -> tuple[Artifact, ResolvedDeletion]:
+    """The artifact of a version, the current one where none is named, and the units of a deletion."""
+    with transaction(database, writes=False) as session:
+        row = catalog.get_version(session, sketch, version)
+        units = catalog.resolve_units(session, row.sketch.dataset, deletion)
+        return artifact_of(row, settings.artifacts_dir), units
+
+
+def predictor_of(settings: Settings) -> Predictor:
+    """A predictor with nothing resident."""
+    return Predictor(
+        device=settings.device, resident_bytes=settings.resident_bytes, table_cache_bytes=settings.table_cache_bytes
+    )

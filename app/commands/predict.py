@@ -8,12 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app import catalog
-from app.catalog import ByDocuments, BySubset, ByUnits, Deletion
-from app.commands import console, opened
-from app.db import transaction
-from app.predictor import Predictor
-from app.serving import artifact_of
+from app.commands import console, deletion_of, opened, predictor_of, resolved
 from engine.estimate import Distribution, Prediction
 from engine.measure import Measurement
 
@@ -41,18 +36,10 @@ def predict(
     average: Annotated[Literal["mean", "median_of_means"], typer.Option(help="Over the directions.")] = "mean",
 ) -> None:
     """Predict measurements of the model that would have been trained without some of its data."""
-    deletions: list[Deletion] = []
-    if document:
-        deletions.append(ByDocuments(document))
-    if unit:
-        deletions.append(ByUnits(unit))
-    if subset is not None:
-        deletions.append(BySubset(subset))
-    if len(deletions) != 1:
-        raise typer.BadParameter("give exactly one of --document, --unit, --subset")
+    deletion = deletion_of(document, unit, subset)
     measurements = [
         *(Measurement(text=one) for one in text or ()),
-        *(_completion(one) for one in completion or ()),
+        *(completion_of(one) for one in completion or ()),
         *(Measurement(kind="next_token", prompt=one) for one in next_token or ()),
     ]
     if not measurements:
@@ -60,18 +47,10 @@ def predict(
     if degree != "auto" and not degree.isdecimal():
         raise typer.BadParameter("--degree takes a whole number from 0, or auto")
     with opened() as (settings, database):
-        with transaction(database, writes=False) as session:
-            row = catalog.get_version(session, sketch, version)
-            resolved = catalog.resolve_units(session, row.sketch.dataset, deletions[0])
-            artifact = artifact_of(row, settings.artifacts_dir)
-        predictor = Predictor(
-            device=settings.device,
-            resident_bytes=settings.resident_bytes,
-            table_cache_bytes=settings.table_cache_bytes,
-        )
-        predictions = predictor.predict(
+        artifact, without = resolved(database, settings, sketch=sketch, version=version, deletion=deletion)
+        predictions = predictor_of(settings).predict(
             artifact,
-            units=resolved.units,
+            units=without.units,
             measurements=measurements,
             degree="auto" if degree == "auto" else int(degree),
             downweights=downweight or [1.0],
@@ -80,7 +59,7 @@ def predict(
             estimator=estimator,
         )
     console.print(
-        f"{artifact.label} without {len(resolved.units):,} units ({resolved.documents:,} documents); "
+        f"{artifact.label} without {len(without.units):,} units ({without.documents:,} documents); "
         "losses in nats per token, log-probabilities in nats:",
         highlight=False,
     )
@@ -92,7 +71,12 @@ def predict(
             console.print(_distribution_table(prediction, confidence))
 
 
-def _completion(option: str) -> Measurement:
+def completion_of(option: str) -> Measurement:
+    """The log-probability that the option --completion asks for.
+
+    Raises:
+        BadParameter: it has no colon.
+    """
     prompt, colon, completion = option.partition(":")
     if not colon:
         raise typer.BadParameter("--completion takes PROMPT:COMPLETION; the prompt may be empty")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app import catalog
 from app.building import build_sketch, sketch_cost
-from app.commands import console, opened
+from app.commands import console, deletion_of, opened, predictor_of, resolved
 from app.db import transaction
 from app.serving import artifact_of
 from engine.configuration import SketchConfiguration
@@ -167,12 +167,34 @@ def promote(
     console.print(f"{sketch} v{version} is current.", highlight=False)
 
 
+@app.command()
+def materialise(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    output: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    document: Annotated[list[int] | None, typer.Option(help="Delete this document number; repeatable.")] = None,
+    unit: Annotated[list[str] | None, typer.Option(help="Delete this unit; repeatable.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Delete this subset.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write the model without some of its data as a safetensors file."""
+    if output.exists() and not force:
+        raise typer.BadParameter(f"{output.name} is there already; choose another name, or --force")
+    deletion = deletion_of(document, unit, subset)
+    with opened() as (settings, database):
+        artifact, without = resolved(database, settings, sketch=sketch, version=version, deletion=deletion)
+        source = predictor_of(settings).save_counterfactual(artifact, units=without.units, path=output)
+    how = "retrained without exactly these" if source == "retrained" else f"added up from the {source}"
+    deleted = f"{len(without.units):,} units ({without.documents:,} documents)"
+    console.print(f"{output.name}: {artifact.label} without {deleted}, {how}.", highlight=False)
+
+
 @app.command("evaluate")
 def evaluate_(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
     version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
     estimator: Annotated[
-        Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation"],
+        Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"],
         typer.Option(help="Which one to evaluate."),
     ] = "auto",
     text: Annotated[list[str] | None, typer.Option(help="Measure the loss on this text; repeatable.")] = None,

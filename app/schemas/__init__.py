@@ -14,6 +14,9 @@ from pydantic.config import JsonDict
 from app.names import NAME_PATTERN
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, description="Small letters, digits, dots, dashes and underscores.")]
+VersionNumber = Annotated[
+    int | None, Field(strict=True, ge=1, le=2**31 - 1, description="Null is the current version.")
+]
 DocumentNumber = Annotated[int, Field(strict=True)]
 
 Item = TypeVar("Item", bound="Answer")

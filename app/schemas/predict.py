@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 
 from app.catalog import ByDocuments, BySubset, ByUnits
 from app.catalog import Deletion as CatalogDeletion
-from app.schemas import Answer, DocumentNumber, Name, RequestBody
+from app.schemas import Answer, DocumentNumber, Name, RequestBody, VersionNumber
 from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE
 from engine.measure import Measurement
 
@@ -118,9 +118,7 @@ class PredictRequest(RequestBody):
     )
 
     sketch: Name
-    version: int | None = Field(
-        default=None, strict=True, ge=1, le=_MAX_SQL_INTEGER, description="Null is the current version."
-    )
+    version: VersionNumber = None
     delete: Deletion
     measurements: list[MeasurementBody] = Field(min_length=1, max_length=64, description="Answered in this order.")
     estimator: Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"] = Field(

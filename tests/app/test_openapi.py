@@ -48,6 +48,8 @@ def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_the_operations_are_these() -> None:
     assert set(OPERATIONS) == {
         "predict",
+        "attribute",
+        "sample",
         "list_datasets",
         "create_dataset",
         "get_dataset",
