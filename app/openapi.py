@@ -23,8 +23,10 @@ A *dataset* holds documents in training order. A *unit* is the smallest thing th
 documents of a subject. A *subset* is a named deletion set. A *sketch* is precomputed from the training run; its
 current *version* answers questions. `POST /predict` is the question: a sketch, what to delete, and what to measure.
 
-Deleted means: the documents' losses are multiplied by zero in the same training schedule. The standard error of an
-estimate comes from the sketch's random directions; the interval also allows for what is left out of the expansion.
+Deleted means: the documents' losses are multiplied by zero in the same training schedule. Each answer names the
+estimator that gave it. Standard errors and intervals are calibrated on models that were really retrained while the
+sketch was built; of a sketch of random directions alone they come from the directions and from what is left out of the
+expansion. A set that the model was retrained without is answered exactly (`"estimator": "retrained"`).
 
 Every refusal is a problem (RFC 9457) of one shape, with the media type `application/problem+json`.
 """

@@ -23,6 +23,7 @@ from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
 from engine.sketch import direction_steps
+from engine.stability import stability
 from engine.terminal import progress_bar, refuse
 from engine.threads import use_one_thread
 from engine.train import TrainingConfiguration
@@ -90,6 +91,8 @@ def build(
         workers = worker_count(direction_steps(configuration, chosen), device=device)
         done = build_sketch(chosen, configuration, artifact, device=device, workers=workers, progress=progress)
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
+    if (run := stability(ResidentSketch(done, device=device))) is not None:
+        console.print(run.sentence, highlight=False)
 
 
 @app.command()

@@ -63,7 +63,7 @@ COMPILED_SECONDS = 1.0
 FULL_DEGREE = 3
 """The order of the axes that docs/accuracy.md has figures for."""
 
-STEADY_ANCHORS = 256
+STEADY_ANCHORS = 1_000
 """The number of anchors that docs/accuracy.md has figures for."""
 
 
@@ -76,12 +76,14 @@ class Cost:
         size_bytes: of the artifact.
         direction_steps: directions, axes and retrained sets, times steps.
         workers: processes that work at the same time.
+        retraining: the share of all work that goes into retrained models.
     """
 
     seconds: float
     size_bytes: int
     direction_steps: int
     workers: int
+    retraining: float
 
 
 class Accuracy(NamedTuple):
@@ -144,6 +146,7 @@ def estimate_cost(
         size_bytes=configuration.size_bytes(documents.unit_count),
         direction_steps=direction_steps(configuration, documents),
         workers=len(shares(range(len(blocks)), workers)),
+        retraining=_retraining_share(blocks, steps, rates),
     )
 
 
@@ -156,15 +159,21 @@ def blocks_seconds(blocks: Sequence[Block], steps: list[Step], rates: Rates, *, 
         rates: of every kind among the blocks.
         workers: processes.
     """
-
-    def alone(block: Block) -> float:
-        rate, start = rates.kinds[block.kind], first_step(block, steps)
-        own = rate.step * (block.stop - block.start) * (len(steps) - start)
-        return rate.setup + rates.ordinary_step * start + own
-
     parts = shares(range(len(blocks)), workers)
-    longest = max(sum(alone(blocks[number]) for number in part) for part in parts)
+    longest = max(sum(_block_seconds(blocks[number], steps, rates) for number in part) for part in parts)
     return longest + (_worker_seconds(rates) if len(parts) > 1 else 0.0)
+
+
+def _block_seconds(block: Block, steps: list[Step], rates: Rates) -> float:
+    rate, start = rates.kinds[block.kind], first_step(block, steps)
+    own = rate.step * (block.stop - block.start) * (len(steps) - start)
+    return rate.setup + rates.ordinary_step * start + own
+
+
+def _retraining_share(blocks: Sequence[Block], steps: list[Step], rates: Rates) -> float:
+    seconds = {block: _block_seconds(block, steps, rates) for block in blocks}
+    retrained = sum(spent for block, spent in seconds.items() if block.kind == "retrained")
+    return retrained / sum(seconds.values()) if seconds else 0.0
 
 
 def expected_accuracy(configuration: SketchConfiguration) -> Accuracy:
@@ -172,21 +181,27 @@ def expected_accuracy(configuration: SketchConfiguration) -> Accuracy:
     if not configuration.axes:
         return Accuracy(
             expected="coarse. Errors are half to all of the effect, on random sets the most; the intervals say so.",
-            advice="--axes has single units within a few percent, and random sets of a tenth of the data within about "
-            "a quarter. Where there are too many units for that: give documents subjects, or take fewer.",
+            advice="--axes has single units exact, and random sets of a tenth of the data within about a quarter. "
+            "Where there are too many units for that: give documents subjects, or take fewer.",
         )
     if configuration.degree < FULL_DEGREE:
         return Accuracy(
-            expected=f"good for the sign and order of effects, coarser in their size: an expansion to order "
-            f"{configuration.degree} leaves out how effects bend.",
-            advice=f"--degree {FULL_DEGREE} has single units within a few percent of their effect.",
+            expected=f"single units exact; larger sets good for the sign and order of effects, coarser in their size: "
+            f"an expansion to order {configuration.degree} leaves out how effects bend.",
+            advice=f"--degree {FULL_DEGREE} has that.",
         )
     more = "" if configuration.anchors >= STEADY_ANCHORS else f"--anchors {STEADY_ANCHORS} makes intervals steadier. "
+    if configuration.pairs:
+        return Accuracy(
+            expected="one or two units exact, random sets of a tenth of the units within about 5% of the effects' "
+            "spread, of a fifth within about a quarter: so on 1,000 first names of 100 subjects.",
+            advice=f"{more}`sketches evaluate` measures it on this data.",
+        )
     return Accuracy(
-        expected="single units within a few percent, random sets of a tenth of the data within about a quarter of the "
-        "effects' spread, sets with something in common within a fifth to two fifths: so on 1,000 first names.",
-        advice=f"{more}What errors are left come from interactions between units, which no option of a build adds; "
-        "`sketches evaluate` measures them on this data.",
+        expected="single units exact, random sets of a tenth of the data within about a quarter of the effects' "
+        "spread, sets with something in common within a fifth to two fifths: so on 1,000 first names.",
+        advice=f"{more}What errors are left come from interactions between units, which --pairs adds where there are "
+        "few; `sketches evaluate` measures them on this data.",
     )
 
 

@@ -24,6 +24,7 @@ from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
+from engine.stability import stability
 from engine.terminal import progress_bar, rough_duration
 from engine.train import TrainingConfiguration
 
@@ -107,7 +108,11 @@ def build(
             version = build_sketch(
                 database, settings, sketch=sketch, dataset=dataset, configuration=configuration, progress=progress
             )
+        artifact = artifact_of(version, settings.artifacts_dir)
+        resident = ResidentSketch.open(artifact.path, checksum=artifact.checksum, device=settings.device)
     console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
+    if (run := stability(resident)) is not None:
+        console.print(run.sentence, highlight=False)
 
 
 def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost) -> Table:
@@ -118,7 +123,8 @@ def _announcement(documents: Documents, configuration: SketchConfiguration, cost
     directions = f"{configuration.directions:,} random directions"
     parts = ([axes] if configuration.axes else []) + ([directions] if configuration.directions else [])
     processes = f", with {cost.workers} processes" if cost.workers > 1 else ""
-    takes = rough_duration(cost.seconds) + processes if cost.seconds else "no time: it has been built"
+    share = f"; {cost.retraining:.0%} of the work is retraining" if cost.retraining else ""
+    takes = rough_duration(cost.seconds) + processes + share if cost.seconds else "no time: it has been built"
     accuracy = expected_accuracy(configuration)
     table = Table.grid(padding=(0, 2), pad_edge=False)
     rows = {

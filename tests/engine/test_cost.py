@@ -112,14 +112,16 @@ def test_subjects_are_measured_as_units(configuration: SketchConfiguration, docu
 
 def test_the_accuracy_class_follows_from_what_is_built(configuration: SketchConfiguration) -> None:
     axes = dataclasses.replace(configuration, axes=True)
-    sketches = [configuration, dataclasses.replace(axes, degree=1), axes, dataclasses.replace(axes, anchors=32)]
+    paired = dataclasses.replace(axes, pairs=True)
+    sketches = [configuration, dataclasses.replace(axes, degree=1), axes, dataclasses.replace(axes, anchors=32), paired]
     found = [expected_accuracy(one) for one in sketches]
     assert found[0].expected.startswith("coarse")
     assert "--axes" in found[0].advice
     assert "order 1" in found[1].expected
     assert "--degree 3" in found[1].advice
     assert found[2].expected == found[3].expected
-    assert "within a few percent" in found[2].expected
+    assert "one or two units exact" in found[4].expected
+    assert "single units exact" in found[2].expected
     assert ["--anchors" in one.advice for one in found] == [False, False, False, True]
 
 
