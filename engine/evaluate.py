@@ -137,7 +137,7 @@ def evaluate(
     Args:
         sketch: that answers.
         documents: that it was built from.
-        sets: deletion sets; those that the sketch was retrained for are left out, except single units.
+        sets: deletion sets; those that the sketch was retrained for are left out, except units alone and pairs.
         measurements: asked for every set; losses and log-probabilities.
         question: how to ask; one downweight of 1.
         progress: of the retrains.
@@ -152,7 +152,8 @@ def evaluate(
         raise ArtifactError("The sketch was built from other documents (their fingerprints differ).")
     question = question or Question()
     known = set(sketch.retrained_sets)
-    sets = [deletion for deletion in sets if len(deletion.units) == 1 or deletion.units not in known]
+    exact = 2 if sketch.configuration.pairs else 1
+    sets = [deletion for deletion in sets if len(deletion.units) <= exact or deletion.units not in known]
     answers = [_scalar(sketch.predict(measurements, deletion.units, question)) for deletion in sets]
     models = retrain(
         documents,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(data_dir: Path) -
     said = words(neverseen(*options, "--dry-run"))
     assert "30 axes and 497 retrained models (without each, each pair, and anchors) and 4 random directions" in said
     assert "to order 1, from 30 documents" in said
-    assert "takes a few seconds" in said
+    assert " takes " in said
     assert "MB" in said
     assert "of the work is retraining" in said
     assert "good for the sign" in said
@@ -82,7 +83,9 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(data_dir: Path) -
     assert not (data_dir / "artifacts").exists()
     assert "s v1" not in words(neverseen("sketches", "list"))
     built = words(neverseen(*options))
-    assert said in built
+    before, after = re.split(r"\d+% of the work", said)  # which is measured anew each time
+    assert before in built
+    assert after in built
     assert "s v1 is current" in built
     assert "the more stable the training" in built
     assert "takes no time: it has been built" in words(neverseen(*options, "--dry-run"))
