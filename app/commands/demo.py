@@ -35,7 +35,7 @@ from engine.terminal import progress_bar
 
 DATASET: BundledName = "census-names"
 SKETCH = "names"
-NAMES, DIRECTIONS, ANCHORS = 1_000, 200, 256
+NAMES, DIRECTIONS = 1_000, 200
 """What two cores sketch in about a minute and a half."""
 
 
@@ -69,12 +69,12 @@ def demo(
             highlight=False,
         )
         configuration = SketchConfiguration(
-            model=ModelConfiguration(vocabulary=documents.vocabulary), axes=True, anchors=ANCHORS, directions=directions
+            model=ModelConfiguration(vocabulary=documents.vocabulary), axes=True, directions=directions
         )
         console.print(
             f"[bold]2.[/bold] Training microgpt ({configuration.model.parameter_count:,} parameters) on them, to order "
             f"{configuration.degree} along each name's deletion and along {directions} random directions; "
-            f"{ANCHORS} retrains calibrate the bars.",
+            f"{configuration.retrained(len(documents)):,} retrained models make single names exact, and bars hold.",
             highlight=False,
         )
         with progress_bar("   Sketching", "steps", console=console) as progress:
