@@ -5,6 +5,8 @@
     catalog     all queries: datasets, subsets, sketches, deletion sets
     predictor   the engine seen from the web      serving     from catalog rows to resident artifacts
     building    from a dataset to a registered sketch version
+    truth       retraining in a process           verifier    answers verified in the background
+    pinning     subsets whose retrained models are kept with a sketch version
     errors      what is refused, with its status  problems    how a refusal is answered (RFC 9457)
     schemas     bodies of requests and answers    routes      one file a resource
     deps        what routes depend on             openapi     how operations declare their errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from app.db import transaction
 from app.names import NAME_PATTERN
 from app.predictor import Predictor
 from app.settings import Settings
+from app.verifier import Verifier
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
 
@@ -40,11 +42,18 @@ def get_settings(request: Request) -> Settings:
     return settings
 
 
+def get_verifier(request: Request) -> Verifier:
+    """The application's verifier."""
+    verifier: Verifier = request.app.state.verifier
+    return verifier
+
+
 # Of scope "function", for otherwise the commit would come after the answer, and a failed one would have answered 200.
 Reading = Annotated[Session, Depends(get_session, scope="function")]
 Writing = Annotated[Session, Depends(get_writing_session, scope="function")]
 ThePredictor = Annotated[Predictor, Depends(get_predictor)]
 TheSettings = Annotated[Settings, Depends(get_settings)]
+TheVerifier = Annotated[Verifier, Depends(get_verifier)]
 
 
 def _name(what: str, example: str) -> object:
@@ -56,6 +65,13 @@ SubsetName = Annotated[str, _name("subset", "has-x")]
 SketchName = Annotated[str, _name("sketch", "names")]
 VersionNumber = Annotated[
     int, Path(ge=1, le=_MAX_SQL_INTEGER, description="Number of the version.", openapi_examples={"demo": {"value": 1}})
+]
+VerificationId = Annotated[
+    UUID,
+    Path(
+        description="Id of the verification, as the answer to the question gave it.",
+        openapi_examples={"demo": {"value": "6f1c2f0e-5a0f-4c55-9a86-0d8f3e2d7b11"}},
+    ),
 ]
 SubsetFilter = Annotated[
     str | None, Query(alias="subset", pattern=NAME_PATTERN, description="Only those that this subset deletes.")

@@ -50,6 +50,10 @@ class UnavailableError(AppError):
     """A part that is needed is away; it may come back."""
 
 
+class BusyError(UnavailableError):
+    """More work waits than is taken on."""
+
+
 class SchemaError(UnavailableError):
     """A database whose schema isn't the one that this version of the application needs."""
 
@@ -85,6 +89,7 @@ PROBLEM_TYPES: Final[dict[type[Exception], ProblemType]] = {
     InvalidTextError: ProblemType(status=400, slug="invalid-text", title="Text that can't be stored"),
     PatternError: ProblemType(status=400, slug="pattern", title="Unusable regular expression"),
     UnavailableError: ProblemType(status=503, slug="unavailable", title="Not available now"),
+    BusyError: ProblemType(status=503, slug="busy", title="Too much to do now"),
     SchemaError: ProblemType(status=503, slug="schema", title="Database schema of another version"),
 }
 

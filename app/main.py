@@ -1,6 +1,6 @@
 """The application: routes, errors and limits put together, and what it opens and closes.
 
-Nothing is global: the settings, the database and the predictor are the application object's state.
+Nothing is global: the settings, the database, the predictor and the verifier are the application object's state.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from app.body_limit import BodyLimit
 from app.db import open_ready_database
 from app.openapi import DESCRIPTION, TAGS, Application
 from app.predictor import Predictor
-from app.routes import attributions, datasets, health, predict, samples, sketches, subsets
+from app.routes import attributions, datasets, health, predict, samples, sketches, subsets, verifications
 from app.serving import load_current
 from app.settings import Settings
+from app.verifier import Verifier
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
-    for part in (predict, attributions, samples, datasets, subsets, sketches, health):
+    for part in (predict, attributions, samples, verifications, datasets, subsets, sketches, health):
         app.include_router(part.router)
     return app
 
@@ -58,7 +59,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             table_cache_bytes=settings.table_cache_bytes,
         )
         await run_in_threadpool(load_current, database, predictor, settings.artifacts_dir)
-        app.state.database, app.state.predictor = database, predictor
-        yield
+        verifier = Verifier(database, settings)
+        app.state.database, app.state.predictor, app.state.verifier = database, predictor, verifier
+        verifier.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(verifier.stop)
     finally:
         database.dispose()

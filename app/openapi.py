@@ -21,7 +21,8 @@ How would a model behave had some documents not been in its training data?
 
 A *dataset* holds documents in training order. A *unit* is the smallest thing that can be deleted: a document, or all
 documents of a subject. A *subset* is a named deletion set. A *sketch* is precomputed from the training run; its
-current *version* answers questions. `POST /predict` is the question: a sketch, what to delete, and what to measure.
+current *version* answers questions. `POST /predict` is the question: a sketch, what to delete, and what to measure. A
+*verification* retrains the model afterwards, and says how right the answer was.
 
 Deleted means: the documents' losses are multiplied by zero in the same training schedule. Each answer names the
 estimator that gave it. Standard errors and intervals are calibrated on models that were really retrained while the
@@ -33,6 +34,7 @@ Every refusal is a problem (RFC 9457) of one shape, with the media type `applica
 
 TAGS: Final = [
     {"name": "predict", "description": "The question that everything else serves."},
+    {"name": "verifications", "description": "Answers beside the truth: the model retrained without what was deleted."},
     {"name": "datasets", "description": "Documents and units; a dataset never changes."},
     {"name": "subsets", "description": "Named deletion sets of a dataset."},
     {"name": "sketches", "description": "Sketches and their versions; they are built and registered offline."},

@@ -2,7 +2,7 @@
 
     datasets ─┬─ units ─┬─ documents
               │         └─ subset_members ─ subsets ─ datasets
-              └─ sketches ── sketch_versions          (sketches.current_version_id points back)
+              └─ sketches ── sketch_versions ── verifications    (sketches.current_version_id points back)
 
 A dataset and all that belongs to it never changes once it is there. Documents and units are numbered from 0 within
 their dataset.
@@ -68,7 +68,11 @@ class Table(DeclarativeBase):
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012 - SQLAlchemy's protocol
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's protocol
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON(none_as_null=True),
+    }
 
 
 class Dataset(Table):
@@ -208,3 +212,35 @@ class SketchVersion(Table):
     def label(self) -> str:
         """How people call it: "names v3"."""
         return f"{self.sketch.name} v{self.number}"
+
+
+class Verification(Table):
+    """An answer to be compared with the model retrained without what was deleted, and what came of it."""
+
+    __tablename__ = "verifications"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)  # a UUID: it can't be guessed from another
+    version_id: Mapped[int] = mapped_column(ForeignKey(SketchVersion.id))
+    units: Mapped[list[Any]]  # numbers, ascending
+    document_count: Mapped[int]
+    predictions: Mapped[list[Any]]  # what was answered, one object a measurement
+    confidence: Mapped[float]  # of their intervals
+    state: Mapped[str] = mapped_column(String(16), default="pending")
+    truths: Mapped[list[Any] | None]  # one value a prediction
+    failure: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    started_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]  # renewed by the process that works on it; stale where that one died
+    finished_at: Mapped[datetime | None]
+
+    version: Mapped[SketchVersion] = relationship()
+
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'running', 'finished', 'failed')", name="state"),
+        CheckConstraint("(claimed_at IS NOT NULL) = (state = 'running')", name="claimed_at"),
+        CheckConstraint("(finished_at IS NOT NULL) = (state IN ('finished', 'failed'))", name="finished_at"),
+        CheckConstraint("(truths IS NOT NULL) = (state = 'finished')", name="truths"),
+        CheckConstraint("(failure IS NOT NULL) = (state = 'failed')", name="failure"),
+        Index(None, "state", "created_at"),
+        Index(None, "created_at", "id"),
+    )

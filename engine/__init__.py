@@ -21,6 +21,7 @@ The map, in the order in which things use each other:
     estimate        question and prediction: which estimator answers
     resident        sketches in memory that answer
     retrain         ground truth
+    supplements     models retrained after an artifact was built, kept beside it
     anchors         which sets to retrain for a calibration
     evaluate        estimates against retrains
     cache           values under a byte budget

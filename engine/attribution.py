@@ -81,7 +81,7 @@ def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) 
     if len(table.baseline) > 1:
         raise QuestionError("A distribution can't be attributed: ask for the log-probability of one completion.")
     baseline = float(table.baseline[0])
-    if table.retrained is not None:
+    if frame.axes is not None and table.retrained is not None:
         changes = table.retrained[: frame.units, 0] - table.baseline
         found = {unit: _known(unit, baseline, float(changes[unit])) for unit in _extremes(changes, top)}
     else:
@@ -93,7 +93,7 @@ def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) 
         baseline=baseline,
         raising=tuple(a for a in reversed(ordered) if a.change > 0)[:top],
         lowering=tuple(a for a in ordered if a.change < 0)[:top],
-        estimator="sphere" if table.retrained is None else "retrained",
+        estimator="sphere" if frame.axes is None else "retrained",
     )
 
 

@@ -89,7 +89,7 @@ def counterfactual_model(sketch: ResidentSketch, units: Sequence[int]) -> Model:
             "The sketch has no axes, so that it can't tell parameters; a build with --axes serves this question."
         )
     chosen = sorted(units)
-    models = frame.axes.models
+    models = frame.models
     paired = frame.axes.pairs and len(chosen) > 1
     together = [_pair_row(first, second, sketch.unit_count) for first, second in itertools.combinations(chosen, 2)]
     matrices = {}

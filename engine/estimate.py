@@ -228,15 +228,15 @@ def predict(
             f"The sketch holds orders up to {frame.degree}; degree {question.degree} needs another build."
         )
     table = prepared.table
+    free = question.estimator == "auto" and question.degree == "auto"
+    truth = table.retrained[retrained] if free and retrained is not None and table.retrained is not None else None
     if prepared.calibration is None or question.estimator == "sphere":
-        return _by_sphere(table, frame, deleted, question)
+        return _by_sphere(table, frame, deleted, question, truth)
     allowed = _allowed(prepared.calibration.candidates, question, frame.degree)
     sets = torch.zeros(1, frame.units, dtype=table.baseline.dtype, device=table.baseline.device)
     sets[0, deleted] = 1
     whole = candidate_values(table, frame, sets)
     choice = choose(prepared.calibration, table, frame, sets, whole, allowed)
-    free = question.estimator == "auto" and question.degree == "auto"
-    truth = table.retrained[retrained] if free and retrained is not None and table.retrained is not None else None
     points = _calibrated_points(prepared.calibration, table, frame, sets, question, choice, truth)
     largest = max(question.downweights)
     exact = truth is not None and largest == 1
@@ -309,17 +309,26 @@ def _calibrated_points(
             nothing = torch.zeros_like(table.baseline)
             points[downweight] = _Point(values=table.baseline, standard_error=nothing, reach=nothing)
             continue
-        values = values_at(downweight)
-        share = torch.full_like(values, downweight)
-        rounding = torch.zeros_like(values)
-        if truth is not None:
-            values = values + downweight**2 * (truth - whole)
-            share = share * (1 - downweight)
-            rounding = EXACT_ERROR * truth.abs()
-        points[downweight] = _Point(
-            values=values, standard_error=share * error + rounding, reach=share * reach + rounding
-        )
+        point = _Point(values=values_at(downweight), standard_error=downweight * error, reach=downweight * reach)
+        points[downweight] = point if truth is None else _led_to(truth, whole, point, downweight)
     return points
+
+
+def _led_to(truth: Tensor, whole: Tensor, point: _Point, downweight: float) -> _Point:
+    """A point of a curve whose end is known: led there, with a bar that closes.
+
+    Args:
+        truth: the values at downweight 1, [O].
+        whole: the same as estimated.
+        point: as estimated.
+        downweight: of the point.
+    """
+    left, rounding = 1 - downweight, EXACT_ERROR * truth.abs()
+    return _Point(
+        values=point.values + downweight**2 * (truth - whole),
+        standard_error=left * point.standard_error + rounding,
+        reach=left * point.reach + rounding,
+    )
 
 
 def _terms(
@@ -335,7 +344,9 @@ def _terms(
     return tuple(Term(degree=r, value=alone[r] - alone[r - 1], standard_error=0.0) for r in range(1, frame.degree + 1))
 
 
-def _by_sphere(table: Table, frame: Frame, deleted: Tensor, question: Question) -> Prediction | Distribution:
+def _by_sphere(
+    table: Table, frame: Frame, deleted: Tensor, question: Question, truth: Tensor | None
+) -> Prediction | Distribution:
     """Answer from random directions alone."""
     if question.estimator not in {"auto", "sphere"}:
         raise QuestionError(f"The sketch has no axes; the estimator '{question.estimator}' needs a build with them.")
@@ -366,8 +377,14 @@ def _by_sphere(table: Table, frame: Frame, deleted: Tensor, question: Question) 
             standard_error=table.baseline.new_tensor([e.standard_error(degree, downweight) for e in estimators]),
             reach=table.baseline.new_tensor([e.reach(degree, downweight) for e in estimators]),
         )
-        for downweight in dict.fromkeys(question.downweights)
+        for downweight in dict.fromkeys((1.0, *question.downweights))
     }
+    if truth is not None:
+        whole = points[1.0].values
+        points = {downweight: _led_to(truth, whole, point, downweight) for downweight, point in points.items()}
+    exact = truth is not None and largest == 1
+    estimator: AnsweredBy = "retrained" if exact else "sphere"
+    average = None if exact else question.average
     if table.measurement.kind == "next_token":
         answer = points[largest]
         values = hold("next_token", answer.values)
@@ -376,9 +393,9 @@ def _by_sphere(table: Table, frame: Frame, deleted: Tensor, question: Question) 
             measurement=table.measurement,
             outcomes=_outcomes(table, frame, answer),
             degree=degree,
-            estimator="sphere",
-            readout="probability",
-            average=question.average,
+            estimator=estimator,
+            readout=None if exact else "probability",
+            average=average,
         )
     terms = [estimators[0].term(r, largest) for r in range(1, frame.degree + 1)]
     return _prediction(
@@ -387,9 +404,9 @@ def _by_sphere(table: Table, frame: Frame, deleted: Tensor, question: Question) 
         question,
         degree=degree,
         terms=tuple(Term(degree=r, value=v, standard_error=error) for r, (v, error) in enumerate(terms, start=1)),
-        estimator="sphere",
-        readout="logarithm",
-        average=question.average,
+        estimator=estimator,
+        readout=None if exact else "logarithm",
+        average=average,
     )
 
 

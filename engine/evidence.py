@@ -9,7 +9,7 @@ and the deletion set, so both are kept, and the calibration chooses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
@@ -28,20 +28,17 @@ LINKS: tuple[Link, ...] = ("probability", "logarithm")
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Every unit alone: jets along the units' axes, and the models of a sketch that were really retrained.
+    """Every unit alone: jets along the units' axes, and what the retrained models are.
 
     Attributes:
         parameters: real jets of the trained parameters along the m axes.
-        models: matrices of the retrained models, [B, rows, columns] by name: without each single unit, then without
-            each pair where the sketch has pairs, then the anchors.
-        pairs: whether there are pairs.
+        pairs: whether there are retrained models without every two units.
         anchors: the anchors' deletion sets as rows of zeros and ones, float64 of shape [A, m].
         kinship: inner products of what deleting each unit does to the parameters, less the mean over the units; of
             shape [m, m].
     """
 
     parameters: Parameters
-    models: Mapping[str, Tensor]
     pairs: bool
     anchors: Tensor
     kinship: Tensor
@@ -67,6 +64,8 @@ class Frame:
         ensemble: of the random directions.
         directions: ψ, complex of shape [K, m].
         parameters: jets of the trained parameters along them; of degree 0 where there are none.
+        models: matrices of the B models that were really retrained, [B, rows, columns] by name. With axes: without each
+            single unit, then without each pair where there are pairs, then the anchors. Empty where there are none.
         axes: where the sketch has them.
         interpolation: of the directions, where the sketch has axes too.
     """
@@ -77,6 +76,7 @@ class Frame:
     ensemble: Ensemble
     directions: Tensor
     parameters: Parameters
+    models: Mapping[str, Tensor] = field(default_factory=dict)
     axes: Axes | None = None
     interpolation: Interpolation | None = None
 
@@ -122,7 +122,7 @@ class Table:
         baseline: its values after ordinary training, float64 of shape [O].
         coefficients: orders 1 … S of the values along the random directions, complex128 of shape [S, K, O].
         evidence: in every link; empty without axes.
-        retrained: the values of every retrained model, float64 of shape [B, O].
+        retrained: the values of every retrained model, float64 of shape [B, O]; None where there are none.
     """
 
     measurement: Measurement
@@ -155,17 +155,20 @@ def tabulate(measurement: Measurement, frame: Frame) -> Table:
     values = read_out_jets(measurement.kind, probabilities)
     baseline = values.constant
     coefficients = _complex(values) if values.higher else baseline.new_empty((0, 0, 1), dtype=torch.complex128)
-    if frame.axes is None:
-        return Table(measurement=measurement, baseline=baseline, coefficients=coefficients)
+    known = None
+    if frame.models:
+        models = {name: Jet(matrix) for name, matrix in frame.models.items()}
+        known = measured_probabilities(measurement, frame.model, models).constant.double()
+    retrained = None if known is None else read_out(measurement.kind, known)
+    if frame.axes is None or known is None:
+        return Table(measurement=measurement, baseline=baseline, coefficients=coefficients, retrained=retrained)
     along = jet.linear_map(torch.Tensor.double, measured_probabilities(measurement, frame.model, frame.axes.parameters))
-    models = {name: Jet(matrix) for name, matrix in frame.axes.models.items()}
-    retrained = measured_probabilities(measurement, frame.model, models).constant.double()
     return Table(
         measurement=measurement,
         baseline=baseline,
         coefficients=coefficients,
-        evidence=tuple(_evidence(link, frame, probabilities, along, retrained) for link in LINKS),
-        retrained=read_out(measurement.kind, retrained),
+        evidence=tuple(_evidence(link, frame, probabilities, along, known) for link in LINKS),
+        retrained=retrained,
     )
 
 

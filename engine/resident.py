@@ -6,13 +6,17 @@ A query goes: measurement → table (cached, or one batched inference in the rin
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from engine import supplements
 from engine.attribution import Attributions, attribute
 from engine.cache import ByteCache
 from engine.configuration import Block, SketchConfiguration
@@ -27,8 +31,8 @@ from engine.measure import Measurement
 from engine.sketch import PLANE_NAMES, direction_probe
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
-TableCache: TypeAlias = ByteCache[tuple[str, Measurement], Prepared]
-"""Tables with their calibration, by the artifact's checksum and the measurement."""
+TableCache: TypeAlias = ByteCache[tuple[str, int | None, Measurement], Prepared]
+"""Tables with their calibration, by the artifact's checksum, its supplement's stamp, and the measurement."""
 
 _PROBE_TOLERANCE = 1e-9
 
@@ -36,6 +40,26 @@ _PROBE_TOLERANCE = 1e-9
 def table_cache(budget: int) -> TableCache:
     """A cache of tables of at most `budget` bytes; the least recently used go first."""
     return ByteCache(budget, size=lambda table: table.size_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What is in memory; never changed, but replaced.
+
+    Attributes:
+        frame: what all measurements share.
+        sets: deletion sets of the retrained models, in their order.
+        stamp: of the supplement, as it was read.
+    """
+
+    frame: Frame
+    sets: list[tuple[int, ...]]
+    stamp: int | None
+
+    @cached_property
+    def rows(self) -> dict[tuple[int, ...], int]:
+        """Where the model without a deletion set is."""
+        return {units: row for row, units in enumerate(self.sets)}
 
 
 class ResidentSketch:
@@ -54,8 +78,8 @@ class ResidentSketch:
         """
         self.artifact = artifact
         self.device = torch_device(device)
-        self.frame, self.retrained_sets = self._load()
-        self._rows = {units: row for row, units in enumerate(self.retrained_sets)}
+        self._built = self._load()
+        self._now = self._with_supplement()
         self._tables = table_cache(64 << 20) if tables is None else tables
 
     @classmethod
@@ -73,6 +97,16 @@ class ResidentSketch:
         return self.artifact.manifest.configuration
 
     @property
+    def frame(self) -> Frame:
+        """What all measurements share."""
+        return self._current().frame
+
+    @property
+    def retrained_sets(self) -> list[tuple[int, ...]]:
+        """Deletion sets that the model was retrained without, in the order of `Frame.models`."""
+        return self._current().sets
+
+    @property
     def unit_count(self) -> int:
         """The number of units, m."""
         return self.artifact.manifest.plan.source.units
@@ -80,12 +114,12 @@ class ResidentSketch:
     @property
     def size_bytes(self) -> int:
         """Memory of coefficients, retrained models and directions."""
-        axes, interpolation = self.frame.axes, self.frame.interpolation
-        jets = [*self.frame.parameters.values(), *(axes.parameters.values() if axes else ())]
-        models = axes.models.values() if axes else ()
+        frame = self._now.frame
+        axes, interpolation, models = frame.axes, frame.interpolation, frame.models.values()
+        jets = [*frame.parameters.values(), *(axes.parameters.values() if axes else ())]
         planes = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
         kernels = 0 if interpolation is None else interpolation.size_bytes
-        return kernels + sum(int(tensor.nbytes) for tensor in (*planes, *models, self.frame.directions))
+        return kernels + sum(int(tensor.nbytes) for tensor in (*planes, *models, frame.directions))
 
     def table(self, measurement: Measurement) -> Prepared:
         """What is known of a measurement, made once.
@@ -93,7 +127,7 @@ class ResidentSketch:
         Raises:
             TextLengthError, UnknownCharacterError: the text can't be measured.
         """
-        return self._tables.get((self.artifact.checksum, measurement), lambda: prepare(measurement, self.frame))
+        return self._table(self._current(), measurement)
 
     def attribute(self, measurement: Measurement, *, top: int, confidence: float) -> Attributions:
         """The units whose deletion changes a measurement most.
@@ -101,7 +135,8 @@ class ResidentSketch:
         Raises:
             QuestionError: of the kind that says what can't be answered.
         """
-        return attribute(self.table(measurement), self.frame, top=top, confidence=confidence)
+        now = self._current()
+        return attribute(self._table(now, measurement), now.frame, top=top, confidence=confidence)
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question
@@ -118,19 +153,52 @@ class ResidentSketch:
         """
         check_units(units, self.unit_count)
         columns = torch.tensor(sorted(units), device=self.device)
-        row = self._rows.get(tuple(sorted(units)))
+        now = self._current()
+        row = now.rows.get(tuple(sorted(units)))
         return [
-            predict(self.table(measurement), self.frame, columns, question, retrained=row)
+            predict(self._table(now, measurement), now.frame, columns, question, retrained=row)
             for measurement in measurements
         ]
 
     def retrained_model(self, units: Sequence[int]) -> dict[str, Tensor] | None:
         """Parameter matrices of the model that was retrained without a deletion set, if one was."""
-        row, axes = self._rows.get(tuple(sorted(units))), self.frame.axes
-        return None if row is None or axes is None else {name: models[row] for name, models in axes.models.items()}
+        now = self._current()
+        row = now.rows.get(tuple(sorted(units)))
+        return None if row is None else {name: models[row] for name, models in now.frame.models.items()}
 
-    def _load(self) -> tuple[Frame, list[tuple[int, ...]]]:
-        """What all measurements share, and the deletion sets of the retrained models in their order."""
+    def _table(self, now: _State, measurement: Measurement) -> Prepared:
+        key = (self.artifact.checksum, now.stamp, measurement)
+        return self._tables.get(key, lambda: prepare(measurement, now.frame))
+
+    def _current(self) -> _State:
+        """The state with what was retrained up to now: one look at the disk, where nothing is new."""
+        if self._now.stamp != supplements.stamp(self.artifact):
+            self._now = self._with_supplement()  # states don't change, so that threads may use the one before
+        return self._now
+
+    def _with_supplement(self) -> _State:
+        """What was built, and the models retrained later: exact answers, and further anchors where there are axes."""
+        stamp, built = supplements.stamp(self.artifact), self._built
+        found = supplements.read(self.artifact)
+        new = [number for number, units in enumerate(found.sets) if units not in built.rows]
+        if not new:
+            return dataclasses.replace(built, stamp=stamp)
+        matrices = supplements.matrices(self.configuration.model, found.models[new].to(self.device))
+        sets = [found.sets[number] for number in new]
+        frame, axes = built.frame, built.frame.axes
+        if axes is not None:
+            anchors = _indicators(sets, self.unit_count).to(self.device)
+            axes = dataclasses.replace(axes, anchors=torch.cat([axes.anchors, anchors]))
+        models = {
+            name: torch.cat([frame.models[name], matrix]) if frame.models else matrix
+            for name, matrix in matrices.items()
+        }
+        return _State(
+            frame=dataclasses.replace(frame, axes=axes, models=models), sets=[*built.sets, *sets], stamp=stamp
+        )
+
+    def _load(self) -> _State:
+        """What the artifact holds."""
         configuration, path = self.configuration, self.artifact.path
         slices = _slices(configuration.model.shapes)
         constants = read_tensors(path / PARAMETERS)
@@ -138,7 +206,7 @@ class ResidentSketch:
         for block in configuration.blocks(self.unit_count):
             files[block.kind].append((block, read_tensors(path / block.file)))
         psi = self._draw_directions()
-        axes, sets = None, []
+        axes, sets, retrained = None, [], {}
         try:
             trained = {name: constants[f"trained.{name}"].to(self.device) for name in slices}
 
@@ -163,10 +231,10 @@ class ResidentSketch:
                 singles = singles - singles.mean(dim=0)
                 members = torch.cat([tensors["members"] for _, tensors in files["retrained"]])
                 sizes = torch.cat([tensors["sizes"] for _, tensors in files["retrained"]])
+                retrained = {name: models[:, where].view(-1, *shape) for name, (where, shape) in slices.items()}
                 sets = [tuple(units.tolist()) for units in torch.split(members, sizes.tolist())]
                 axes = Axes(
                     parameters=jets("axes", PLANE_NAMES[:1]),
-                    models={name: models[:, where].view(-1, *shape) for name, (where, shape) in slices.items()},
                     pairs=configuration.pairs,
                     kinship=singles @ singles.T,
                     anchors=_indicators(sets[len(sets) - configuration.anchors :], self.unit_count).to(self.device),
@@ -181,10 +249,11 @@ class ResidentSketch:
             ensemble=configuration.ensemble,
             directions=psi,
             parameters=along_directions,
+            models=retrained,
             axes=axes,
             interpolation=Interpolation(psi.to(torch.complex128), configuration.degree) if interpolated else None,
         )
-        return frame, sets
+        return _State(frame=frame, sets=sets, stamp=None)
 
     def _gathered(self, files: list[tuple[Block, dict[str, Tensor]]], name: str) -> Tensor:
         """A tensor [count, P] from its blocks, filled on the device without a second copy."""

@@ -41,11 +41,13 @@ def stability(sketch: ResidentSketch) -> Stability | None:
     axes = sketch.frame.axes
     if axes is None:
         return None
-    sets = axes.anchors
+    built = sketch.configuration.anchors
+    sets = axes.anchors[:built]  # without what was retrained later
+    first = len(sketch.retrained_sets) - len(axes.anchors)
     explained = unexplained = sets.new_zeros(len(sets))
-    for name, models in axes.models.items():
+    for name, models in sketch.frame.models.items():
         changes = (models - sketch.frame.parameters[name].constant).flatten(start_dim=1)
-        true = changes[len(changes) - len(sets) :].double()
+        true = changes[first : first + built].double()
         summed = sets @ changes[: sketch.unit_count].double()
         explained = explained + true.square().sum(dim=1)
         unexplained = unexplained + (true - summed).square().sum(dim=1)

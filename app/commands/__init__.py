@@ -17,6 +17,7 @@ from app.db import Database, open_ready_database, transaction
 from app.predictor import Artifact, Predictor
 from app.serving import artifact_of
 from app.settings import Settings
+from engine.documents import Documents
 
 console = Console()
 
@@ -58,6 +59,12 @@ def resolved(
         row = catalog.get_version(session, sketch, version)
         units = catalog.resolve_units(session, row.sketch.dataset, deletion)
         return artifact_of(row, settings.artifacts_dir), units
+
+
+def documents_of(database: Database, *, sketch: str) -> Documents:
+    """What a sketch was built from."""
+    with transaction(database, writes=False) as session:
+        return catalog.load_documents(session, catalog.get_sketch(session, sketch).dataset)
 
 
 def predictor_of(settings: Settings) -> Predictor:

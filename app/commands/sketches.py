@@ -13,8 +13,12 @@ from rich.table import Table
 from app import catalog
 from app.building import build_sketch, sketch_cost
 from app.commands import console, deletion_of, opened, predictor_of, resolved
-from app.db import transaction
+from app.db import Database, transaction
+from app.pinning import MOST_PINS, all_pins
+from app.pinning import pin as pin_subsets
 from app.serving import artifact_of
+from app.settings import Settings
+from app.tables import SketchVersion
 from engine.configuration import SketchConfiguration
 from engine.cost import Cost, expected_accuracy
 from engine.directions import Ensemble
@@ -66,6 +70,9 @@ def build(
     epsilon: Annotated[float, typer.Option(help="Inside Adam's root.")] = 1e-3,
     model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and stop.")] = False,
+    pin: Annotated[
+        bool, typer.Option(help=f"Retrain without each subset of the dataset, up to {MOST_PINS}, and keep the models.")
+    ] = True,
 ) -> None:
     """Train a model and sketch its training run; the result becomes the sketch's current version."""
     with opened() as (settings, database):
@@ -108,11 +115,13 @@ def build(
             version = build_sketch(
                 database, settings, sketch=sketch, dataset=dataset, configuration=configuration, progress=progress
             )
+        console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
         artifact = artifact_of(version, settings.artifacts_dir)
         resident = ResidentSketch.open(artifact.path, checksum=artifact.checksum, device=settings.device)
-    console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
-    if (run := stability(resident)) is not None:
-        console.print(run.sentence, highlight=False)
+        if (run := stability(resident)) is not None:
+            console.print(run.sentence, highlight=False)
+        if pin:
+            _pin(database, settings, version)
 
 
 def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost) -> Table:
@@ -138,6 +147,23 @@ def _announcement(documents: Documents, configuration: SketchConfiguration, cost
     for heading, words in rows.items():
         table.add_row(heading, words)
     return table
+
+
+def _pin(database: Database, settings: Settings, version: SketchVersion) -> None:
+    """Pin the dataset's subsets to a version, and say how many."""
+    pins = all_pins(database, settings, sketch=version.sketch.name, version=version.number)
+    if not pins.subsets:
+        console.print("The dataset has no subset to pin; neverseen subsets pin does it later.", highlight=False)
+        return
+    if pins.missing:
+        with progress_bar("Pinning subsets", "steps", console=console) as progress:
+            pin_subsets(settings, pins, progress=progress)
+    count = len(pins.subsets)
+    which = (
+        f"the first {count:,} of {count + pins.left_out:,} subsets by name" if pins.left_out else f"{count:,} subsets"
+    )
+    more = " neverseen subsets pin takes the others." if pins.left_out else ""
+    console.print(f"Pinned {which}: the model was retrained without each.{more}", highlight=False)
 
 
 @app.command("list")

@@ -11,8 +11,11 @@ from app import catalog
 from app.catalog import ByDocuments, ByUnits, Containing, Matching, SubsetRule
 from app.commands import console, opened
 from app.db import transaction
+from app.pinning import one_pin
+from app.pinning import pin as pin_
+from engine.terminal import progress_bar
 
-app = typer.Typer(help="Name deletion sets.", no_args_is_help=True)
+app = typer.Typer(help="Name deletion sets, and pin them.", no_args_is_help=True)
 
 
 @app.command()
@@ -40,6 +43,26 @@ def add(
         of = catalog.get_dataset(session, dataset)
         subset = catalog.add_subset(session, dataset=of, name=name, rule=rules[0])
         console.print(f"Subset {subset.name} of {of.name}: {subset.unit_count:,} units.", highlight=False)
+
+
+@app.command()
+def pin(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    subset: Annotated[str, typer.Argument(help="Name of the subset.")],
+    sketch: Annotated[str, typer.Option(help="Name of the sketch, of this dataset.")],
+    version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
+) -> None:
+    """Retrain the model without a subset, and keep the result with a sketch version."""
+    with opened() as (settings, database):
+        pins = one_pin(database, settings, dataset=dataset, subset=subset, sketch=sketch, version=version)
+        units = len(pins.subsets[subset])
+        if not pins.missing:
+            console.print(f"{subset} is pinned to {pins.label} already.", highlight=False)
+            return
+        console.print(f"Retraining the model of {pins.label} without {subset}: {units:,} units.", highlight=False)
+        with progress_bar("Retraining", "steps", console=console) as progress:
+            pin_(settings, pins, progress=progress)
+    console.print(f"{subset} is pinned to {pins.label}: its retrained model is kept beside it.", highlight=False)
 
 
 @app.command("list")

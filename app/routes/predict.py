@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from time import perf_counter
+from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from app import catalog
-from app.deps import Reading, ThePredictor, TheSettings
-from app.errors import ConflictError, NotFoundError
+from app.deps import Reading, ThePredictor, TheSettings, TheVerifier
+from app.errors import BusyError, ConflictError, NotFoundError
 from app.openapi import declared
-from app.schemas.predict import DeletedAnswer, PredictAnswer, PredictRequest, measurement_of
+from app.schemas.predict import (
+    DeletedAnswer,
+    PredictAnswer,
+    PredictRequest,
+    VerificationLinkAnswer,
+    measurement_of,
+)
 from app.serving import artifact_of
 from engine.errors import (
     ArtifactError,
@@ -36,18 +43,25 @@ router = APIRouter(tags=["predict"])
         NotFoundError("There is no sketch 'nmaes'. Known: names."),
         ConflictError("names v1 is retired and isn't served; ask the current version."),
         ArtifactError("names v1: the file parameters.safetensors doesn't have the checksum of the manifest."),
+        BusyError("100 verifications wait already: try again later, or ask without verify."),
         wrong="body.delete: give exactly one of documents, units, subset",
         body=True,
     ),
 )
 def predict(
-    question: PredictRequest, session: Reading, predictor: ThePredictor, settings: TheSettings
+    question: PredictRequest,
+    session: Reading,
+    predictor: ThePredictor,
+    verifier: TheVerifier,
+    settings: TheSettings,
+    request: Request,
 ) -> PredictAnswer:
     """Predict measurements of the model that would have been trained without some of its data.
 
     Deleted means that the documents' losses count zero in the same training schedule. The answer gives, for each
     measurement, the value before (`baseline`) and the estimated value after (`estimate`), with the standard error and
-    an interval.
+    an interval. With `verify` the model is really retrained afterwards, and `verification` says where to read how
+    right the answer was.
     """
     started = perf_counter()
     version = catalog.get_version(session, question.sketch, question.version)
@@ -62,12 +76,20 @@ def predict(
         average=question.average,
         estimator=question.estimator,
     )
+    verification = None
+    if question.verify:
+        made = verifier.submit(
+            version_id=version.id, deletion=deletion, predictions=predictions, confidence=question.confidence
+        )
+        url = request.app.url_path_for("get_verification", verification=made)
+        verification = VerificationLinkAnswer(id=UUID(made), url=url)
     return PredictAnswer.model_validate(
         {
             "sketch": version.sketch.name,
             "version": version.number,
             "deleted": DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
             "predictions": predictions,
+            "verification": verification,
             "elapsed_ms": (perf_counter() - started) * 1000,
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
+from uuid import UUID
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -113,6 +114,12 @@ class PredictRequest(RequestBody):
                     "confidence": 0.9,
                     "average": "median_of_means",
                 },
+                {
+                    "sketch": "names",
+                    "delete": {"subset": "has-x"},
+                    "measurements": [{"kind": "loss", "text": "max"}],
+                    "verify": True,
+                },
             ]
         }
     )
@@ -142,6 +149,19 @@ class PredictRequest(RequestBody):
     average: Literal["mean", "median_of_means"] = Field(
         default="mean", description="Over the directions; median_of_means withstands heavy tails at some cost."
     )
+
+    verify: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether to retrain the model afterwards, in the background, and compare; the (largest) downweight"
+        " must be 1.",
+    )
+
+    @model_validator(mode="after")
+    def _verifiable(self) -> Self:
+        if self.verify and max(self.downweights()) != 1:
+            raise ValueError("verify retrains with all of the losses taken away: let the (largest) downweight be 1")
+        return self
 
     def downweights(self) -> list[float]:
         """The downweights asked, one or several."""
@@ -260,6 +280,13 @@ class DistributionAnswer(Answer):
     average: AverageAnswer
 
 
+class VerificationLinkAnswer(Answer):
+    """Where to read how right an answer was."""
+
+    id: UUID
+    url: str
+
+
 class PredictAnswer(Answer):
     """The answer: one prediction for each measurement."""
 
@@ -304,6 +331,10 @@ class PredictAnswer(Answer):
                             "average": "mean",
                         }
                     ],
+                    "verification": {
+                        "id": "6f1c2f0e-5a0f-4c55-9a86-0d8f3e2d7b11",
+                        "url": "/verifications/6f1c2f0e-5a0f-4c55-9a86-0d8f3e2d7b11",
+                    },
                     "elapsed_ms": 3.734,
                 }
             ]
@@ -314,4 +345,5 @@ class PredictAnswer(Answer):
     version: int
     deleted: DeletedAnswer
     predictions: list[PredictionAnswer | DistributionAnswer]
+    verification: VerificationLinkAnswer | None = Field(description="Null unless verify was asked.")
     elapsed_ms: float = Field(description="Time that the answer took in the server, the network not counted.")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
+from sqlalchemy.orm import Session
 
-from app.db import MIGRATIONS, connect, migrate, schema_is_current
+from app import catalog
+from app.db import MIGRATIONS, connect, migrate, schema_is_current, transaction
 from app.errors import SchemaError
-from app.tables import Table
+from app.tables import Table, Verification
+from engine.documents import Documents
 
 
 @pytest.fixture
@@ -68,6 +75,49 @@ def test_migrations_go_down_and_up_again(alembic: Config, empty_url: str) -> Non
     migrate(empty_url)
     assert is_current(empty_url)
     assert tables(empty_url) == {"alembic_version", *Table.metadata.tables}
+
+
+def test_verifications_go_and_the_rest_stays_when_their_migration_is_taken_back(
+    alembic: Config, empty_url: str
+) -> None:
+    migrate(empty_url)
+    now = datetime.now(UTC)
+    with rows(empty_url) as session:
+        documents = Documents.from_records([("ann", None), ("bob", None)])
+        dataset = catalog.add_dataset(session, name="names", documents=documents)
+        version = catalog.register_version(
+            session, sketch="names", dataset=dataset, location="a", checksum="b", configuration={}, size_bytes=1
+        )
+        session.add(
+            Verification(
+                id=str(uuid4()),
+                version_id=version.id,
+                units=[0],
+                document_count=1,
+                predictions=[{"baseline": 2.0}],
+                confidence=0.95,
+                state="finished",
+                truths=[2.5],
+                finished_at=now,
+            )
+        )
+    with rows(empty_url) as session:
+        row = session.scalars(select(Verification)).one()
+        assert (row.units, row.predictions, row.truths, row.finished_at) == ([0], [{"baseline": 2.0}], [2.5], now)
+    command.downgrade(alembic, "0001")
+    assert tables(empty_url) == {"alembic_version", *Table.metadata.tables} - {"verifications"}
+    migrate(empty_url)
+    with rows(empty_url) as session:
+        assert session.scalars(select(Verification)).all() == []
+        assert catalog.get_version(session, "names").number == 1
+
+
+@contextmanager
+def rows(url: str) -> Iterator[Session]:
+    database = connect(url)
+    with transaction(database) as session:
+        yield session
+    database.dispose()
 
 
 def test_migrating_again_changes_nothing(empty_url: str) -> None:

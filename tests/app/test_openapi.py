@@ -50,6 +50,8 @@ def test_the_operations_are_these() -> None:
         "predict",
         "attribute",
         "sample",
+        "list_verifications",
+        "get_verification",
         "list_datasets",
         "create_dataset",
         "get_dataset",

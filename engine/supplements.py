@@ -1,0 +1,286 @@
+"""Models retrained after an artifact was built, kept beside it: its supplement.
+
+An artifact never changes. What is retrained later, for a pinned subset or a verification, goes into a directory of its
+own, ``<artifact>.anchors``, with one small safetensors file a deletion set:
+
+    parameters    [P], the trained parameters, flat, in the order of `ModelConfiguration.shapes`, as trained
+    units         [|D|], int64, ascending: the deletion set
+    metadata      `format`, `format_version`, `artifact` (its checksum), `sha256` (of units and parameters)
+
+The file's name is the SHA-256 of artifact and deletion set, so a set is retrained once, whoever asks. A file gets its
+name once it is on disk, and what it holds follows from its name, to rounding: several processes may add at once.
+
+What is damaged or foreign is left out, and said: in the log, and in `Supplement.damaged`. It never keeps the artifact
+from serving, and adding its deletion set again replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.documents import Documents
+from engine.errors import ArtifactError, ConfigurationError, DeletionSetError, QuestionError
+from engine.estimate import check_units
+from engine.measure import Measurement, measure_models
+from engine.model import ModelConfiguration
+from engine.retrain import retrain
+from engine.store import Artifact, save_tensors
+from engine.train import Progress
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = "neverseen-supplement"
+FORMAT_VERSION: Final = "1"
+
+BATCH: Final = 64
+"""Models that are retrained together, and lost together when the process is killed."""
+
+Value: TypeAlias = float | list[float]
+"""What a measurement gives: a number, or several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supplement:
+    """What was retrained beside an artifact.
+
+    Attributes:
+        sets: B deletion sets, each its unit numbers, ascending; in order, none twice.
+        models: the parameters of the model without each, of shape [B, P], on the CPU; `matrices` takes them apart.
+        damaged: what was left out and why, a sentence a file.
+    """
+
+    sets: list[tuple[int, ...]]
+    models: Tensor
+    damaged: tuple[str, ...]
+
+
+def directory_of(artifact: Artifact) -> Path:
+    """Where the supplement of an artifact lies; it may not be there yet."""
+    return artifact.path.with_name(artifact.path.name + ".anchors")
+
+
+def stamp(artifact: Artifact) -> int | None:
+    """A number that changes when something was added, None where there is no supplement; one look at the disk.
+
+    Take it before `read`: what is added in between is noticed the next time.
+    """
+    try:
+        return directory_of(artifact).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def read(artifact: Artifact) -> Supplement:
+    """Everything that was retrained beside an artifact, each file verified; what is damaged is left out, and logged."""
+    found: list[tuple[tuple[int, ...], Tensor]] = []
+    damaged: list[str] = []
+    try:
+        paths = [path for path in directory_of(artifact).iterdir() if path.suffix == ".safetensors"]
+    except FileNotFoundError:
+        paths = []
+    except OSError as error:
+        paths = []
+        damaged.append(f"its directory can't be read: {error.strerror}.")
+    for path in sorted(paths):
+        try:
+            found.append(_load(artifact, path))
+        except ArtifactError as error:
+            damaged.append(str(error))
+    for message in damaged:
+        logger.warning("Left out of the supplement of artifact %s…: %s", artifact.checksum[:12], message)
+    found.sort(key=lambda entry: entry[0])
+    configuration = artifact.manifest.configuration
+    none = torch.empty((0, configuration.model.parameter_count), dtype=configuration.torch_dtype)
+    return Supplement(
+        sets=[units for units, _ in found],
+        models=torch.stack([model for _, model in found]) if found else none,
+        damaged=tuple(damaged),
+    )
+
+
+def contains(artifact: Artifact, units: Sequence[int]) -> bool:
+    """Whether the model without these units is there, and sound."""
+    try:
+        _load(artifact, _place(artifact, units))
+    except ArtifactError:
+        return False
+    return True
+
+
+def add(
+    artifact: Artifact,
+    documents: Documents,
+    deletion_sets: Sequence[Sequence[int]],
+    *,
+    device: str = "cpu",
+    progress: Progress = lambda done, total: None,
+) -> list[Path]:
+    """Retrain the model without each of some deletion sets, where that wasn't done yet, and keep the results.
+
+    Args:
+        artifact: an opened one.
+        documents: that it was built from.
+        deletion_sets: unit numbers, in any order.
+        device: "cpu", or a CUDA device.
+        progress: called with finished model·steps and all of them; where everything is there, once, as all done.
+
+    Returns:
+        The file of every set, in the order of the sets.
+
+    Raises:
+        ArtifactError: the documents aren't the artifact's, or the supplement can't be written.
+        DeletionSetError: a set that is none.
+        ConfigurationError: the device isn't there, or retraining diverged.
+    """
+    source, configuration = artifact.manifest.plan.source, artifact.manifest.configuration
+    if documents.fingerprint != source.fingerprint:
+        raise ArtifactError("The sketch was built from other documents (their fingerprints differ).")
+    for units in deletion_sets:
+        check_units(units, source.units)
+    missing = {_canonical(units): None for units in deletion_sets if not contains(artifact, units)}
+    steps = len(documents) * configuration.training.epochs
+    if not missing:
+        progress(steps, steps)
+    for start in range(0, len(missing), BATCH):
+        batch = list(missing)[start : start + BATCH]
+
+        def report(done: int, total: int, before: int = start * steps) -> None:
+            progress(before + done, len(missing) * steps)
+
+        matrices = retrain(documents, configuration, batch, batch=BATCH, device=device, progress=report)
+        models = torch.cat([matrix.flatten(1) for matrix in matrices.values()], dim=1).cpu()
+        if not models.isfinite().all():
+            raise ConfigurationError(
+                "Retraining without a deletion set diverged. Lower learning_rate or raise epsilon."
+            )
+        for units, model in zip(batch, models, strict=True):
+            _save(artifact, units, model)
+    return [_place(artifact, units) for units in deletion_sets]
+
+
+def retrained_values(
+    artifact: Artifact,
+    documents: Documents,
+    units: Sequence[int],
+    measurements: Sequence[Measurement],
+    *,
+    device: str = "cpu",
+    progress: Progress = lambda done, total: None,
+) -> list[Value]:
+    """The truth for a deletion set: measurements of the model retrained without it, which the supplement keeps.
+
+    Args:
+        artifact: an opened one.
+        documents: that it was built from.
+        units: the deletion set.
+        measurements: what to measure.
+        device: "cpu", or a CUDA device.
+        progress: as of `add`.
+
+    Returns:
+        A value for each measurement, in its unit.
+
+    Raises:
+        ArtifactError, DeletionSetError, ConfigurationError: as `add`.
+        QuestionError: a measurement that can't be made, or that isn't finite.
+    """
+    (path,) = add(artifact, documents, [units], device=device, progress=progress)
+    _, model = _load(artifact, path)
+    configuration = artifact.manifest.configuration.model
+    parameters = matrices(configuration, model[None])
+    values: list[Value] = [measure_models(one, configuration, parameters)[0].tolist() for one in measurements]
+    for value in values:
+        if not all(map(math.isfinite, value if isinstance(value, list) else [value])):
+            raise QuestionError("A measurement of the retrained model isn't a finite number.")
+    return values
+
+
+def matrices(model: ModelConfiguration, models: Tensor) -> dict[str, Tensor]:
+    """Flat parameters of B models, [B, P], as matrices [B, rows, columns] by name."""
+    parts = torch.split(models, [rows * columns for rows, columns in model.shapes.values()], dim=1)
+    return {name: part.reshape(-1, *shape) for (name, shape), part in zip(model.shapes.items(), parts, strict=True)}
+
+
+def _canonical(units: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(units))
+
+
+def _place(artifact: Artifact, units: Sequence[int]) -> Path:
+    content = json.dumps([artifact.checksum, _canonical(units)])
+    return directory_of(artifact) / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
+
+
+def _save(artifact: Artifact, units: tuple[int, ...], model: Tensor) -> None:
+    path = _place(artifact, units)
+    tensors = {"parameters": model, "units": torch.tensor(units, dtype=torch.int64)}
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "artifact": artifact.checksum,
+        "sha256": _digest(tensors["units"], model),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"The supplement {path.parent.name} can't be written: {error.strerror}.") from error
+    # Named apart from what another process may write at the same time.
+    save_tensors(path, tensors, metadata=metadata, temporary=path.with_suffix(f".{uuid4().hex}.tmp"))
+    # The system's clock of files is coarse: two additions would be one to `stamp`. Only the owner may set it.
+    with contextlib.suppress(PermissionError):
+        os.utime(path.parent, ns=(time.time_ns(),) * 2)
+
+
+def _load(artifact: Artifact, path: Path) -> tuple[tuple[int, ...], Tensor]:
+    """Deletion set and parameters of a file.
+
+    Raises:
+        ArtifactError: it is missing, damaged, foreign, or of another format version.
+    """
+    name = f"{path.name[:12]}…"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{name} isn't a readable safetensors file.") from error
+    if metadata.get("format") != FORMAT or tensors.keys() != {"parameters", "units"}:
+        raise ArtifactError(f"{name} isn't a file of a supplement.")
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{name} has format version {metadata.get('format_version')!r}; this release reads {FORMAT_VERSION}."
+        )
+    if metadata.get("artifact") != artifact.checksum:
+        raise ArtifactError(f"{name} belongs to another artifact.")
+    model, units = tensors["parameters"], tensors["units"]
+    configuration = artifact.manifest.configuration
+    if (model.shape, model.dtype) != ((configuration.model.parameter_count,), configuration.torch_dtype):
+        raise ArtifactError(f"{name} doesn't hold the parameters of the artifact's model.")
+    if metadata.get("sha256") != _digest(units, model):
+        raise ArtifactError(f"{name} doesn't have its SHA-256: damaged.")
+    numbers = tuple(units.tolist())
+    try:
+        check_units(numbers, artifact.manifest.plan.source.units)
+    except DeletionSetError as error:
+        raise ArtifactError(f"{name} isn't about a deletion set: {error}") from error
+    if path.name != _place(artifact, numbers).name:
+        raise ArtifactError(f"{name} doesn't have the name of its deletion set.")
+    return numbers, model
+
+
+def _digest(units: Tensor, model: Tensor) -> str:
+    return hashlib.sha256(units.numpy().tobytes() + model.numpy().tobytes()).hexdigest()
