@@ -15,15 +15,23 @@ The map, in the order in which things use each other:
     workers         blocks of a build over processes
     sketch          building one, resumable
     cost            what a build will take, and what to expect of it, before it starts
-    measure         measurements, and their tables of jets
-    sphere          the estimator from random directions: standard errors, choice of degree
-    axes            the estimator from every unit's own axis, calibrated on retrains
-    estimate        question and prediction: which estimator answers
-    resident        sketches in memory that answer
+    measure         measurements, read out of token probabilities
     retrain         ground truth
-    supplements     models retrained after an artifact was built, kept beside it
     anchors         which sets to retrain for a calibration
+    evidence        what a sketch says of one measurement, whatever is deleted: its table
+    interpolation   interactions between units from random directions, by a kernel system
+    estimators      axes, pairs, hybrid, interpolation: from a table to values for many sets at once
+    regression      their terms weighted as fits similar retrained sets
+    sphere          the paper's estimator from random directions alone: standard errors, choice of degree
+    calibration     which estimator had the least error at similar retrained sets, and what bar that gives
+    estimate        question and prediction: which estimator answers
+    attribution     the units whose deletion changes a measurement most
+    supplements     models retrained after an artifact was built, kept beside it
+    resident        sketches in memory that answer
+    counterfactual  the model without a deletion set, to keep and to draw texts from
+    stability       whether what units do to the parameters adds up
     evaluate        estimates against retrains
+    figures, plots  the paper's figures, and pictures of them
     cache           values under a byte budget
     terminal        progress bars and refusals on a terminal
     data            the bundled names, as they are and given to made-up subjects

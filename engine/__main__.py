@@ -1,9 +1,10 @@
-"""``python -m engine build | evaluate | bench``: the engine from files, with no catalog."""
+"""``python -m engine build | evaluate | figures | bench``: the engine from files, with no catalog."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from math import log2
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +14,15 @@ from rich.table import Table
 
 from engine import bench as benchmark
 from engine import evaluate as evaluation
+from engine import figures as paper
 from engine.configuration import SketchConfiguration
 from engine.directions import Ensemble
-from engine.documents import read_documents
+from engine.documents import Documents, read_documents
 from engine.errors import EngineError
 from engine.estimate import Question
-from engine.measure import Measurement
+from engine.measure import Measurement, targets
 from engine.model import ModelConfiguration
+from engine.plots import plot_accuracy, plot_curve, plot_expansion, plot_norms
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
 from engine.sketch import direction_steps
@@ -34,6 +37,8 @@ app = typer.Typer(
 )
 console = Console()
 
+Shuffle = Annotated[int | None, typer.Option(help="Shuffle the documents with this seed first.")]
+Limit = Annotated[int | None, typer.Option(help="Use the first so many documents.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", help="Write the figures as JSON here.")]
 
@@ -59,13 +64,12 @@ def build(
     learning_rate: float = 0.01,
     epsilon: float = 1e-3,
     model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
-    shuffle: Annotated[int | None, typer.Option(help="Shuffle the documents with this seed first.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use the first so many documents.")] = None,
+    shuffle: Shuffle = None,
+    limit: Limit = None,
     device: Device = "cpu",
 ) -> None:
     """Train a model and sketch its training run."""
-    read = read_documents(documents)
-    chosen = read.shuffled(shuffle, limit=limit) if shuffle is not None else read.first(limit or len(read))
+    chosen, shuffled_first = _chosen(documents, shuffle, limit, model_seed)
     configuration = SketchConfiguration(
         model=ModelConfiguration(
             vocabulary=chosen.vocabulary,
@@ -74,7 +78,7 @@ def build(
             heads=heads,
             context=context,
             seed=model_seed,
-            shuffled_first=len(read) if shuffle is not None and shuffle == model_seed else 0,
+            shuffled_first=shuffled_first,
         ),
         training=TrainingConfiguration(epochs=epochs, learning_rate=learning_rate, epsilon=epsilon),
         axes=axes,
@@ -104,14 +108,14 @@ def evaluate(
     count: Annotated[int, typer.Option(help="Random sets of each size.")] = 40,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Of the random sets.")] = 0,
-    shuffle: Annotated[int | None, typer.Option(help="As in the build.")] = None,
-    limit: Annotated[int | None, typer.Option(help="As in the build.")] = None,
+    shuffle: Shuffle = None,
+    limit: Limit = None,
     device: Device = "cpu",
     output: Output = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG file.")] = None,
 ) -> None:
     """Compare estimates with fresh retrains, over random and coherent deletion sets."""
-    read = read_documents(documents)
-    chosen = read.shuffled(shuffle, limit=limit) if shuffle is not None else read.first(limit or len(read))
+    chosen, _ = _chosen(documents, shuffle, limit)
     sketch = ResidentSketch.open(artifact, device=device)
     wanted = sizes or [size for size in (1, 10, 50, 100) if size < chosen.unit_count]
     sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
@@ -129,6 +133,99 @@ def evaluate(
             "accuracy": [asdict(figure) for figure in figures],
             "pairs": [asdict(pair) for pair in pairs],
         },
+    )
+    if plot is not None:
+        plot_accuracy(pairs, plot)
+        console.print(f"Drawn in {plot}")
+
+
+@app.command()
+def figures(
+    documents: Annotated[Path, typer.Argument(help="Documents: text (one a line), CSV or JSONL.")],
+    folder: Annotated[Path, typer.Argument(help="For the PNG and JSON files; created where it isn't there.")],
+    text: Annotated[str, typer.Option(help="Norms and expansion of the loss on this text.")] = "max",
+    contains: Annotated[str, typer.Option(help="Expansion along all units that contain this.")] = "x",
+    curve_text: Annotated[str, typer.Option(help="The sketch's curve of the loss on this text.")] = "quinn",
+    curve_contains: Annotated[str, typer.Option(help="The sketch's curve along all units that contain this.")] = "q",
+    order: Annotated[int, typer.Option(min=1, help="Highest order of the norms.")] = 30,
+    directions: Annotated[int, typer.Option(min=2, help="Directions that the norms are averaged over.")] = 12,
+    degree: Annotated[int, typer.Option(min=1, help="Of the expansion.")] = 6,
+    sketch_directions: Annotated[int, typer.Option(min=2, help="Of the sketch, to degree 3.")] = 500,
+    learning_rate: float = 0.01,
+    epsilon: float = 1e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
+    model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
+    shuffle: Shuffle = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+) -> None:
+    """Reproduce the paper's figures: derivative norms, the expansion along a set, a sketch's curve."""
+    chosen, shuffled_first = _chosen(documents, shuffle, limit, model_seed)
+    precise = SketchConfiguration(
+        model=ModelConfiguration(vocabulary=chosen.vocabulary, seed=model_seed, shuffled_first=shuffled_first),
+        training=TrainingConfiguration(learning_rate=learning_rate, epsilon=epsilon),
+        ensemble="sphere",
+        directions=directions,
+        degree=degree,
+        seed=seed,
+        dtype="float64",
+    )
+    deleted = paper.units_containing(chosen, contains)
+    of_curve = paper.units_containing(chosen, curve_contains)
+    downweights = [tenths / 10 for tenths in range(11)]
+    loss, curve_loss = Measurement(text=text), Measurement(text=curve_text)
+    for measurement in (loss, curve_loss):
+        targets(measurement, precise.model)  # refused now rather than after minutes
+    folder.mkdir(parents=True, exist_ok=True)
+
+    with progress_bar("Expansion", "steps", console=console) as progress:
+        along = paper.expansion(
+            chosen, precise, deleted, loss, downweights=downweights, device=device, progress=progress
+        )
+    plot_expansion(along, folder / "expansion.png")
+    _write(folder / "expansion.json", asdict(along))
+    console.print(
+        f"Loss on {text!r} without the {len(deleted)} units with {contains!r}: {along.retrained[0]:.5f} becomes "
+        f"{along.retrained[-1]:.5f}; the expansion's error by degree: {' '.join(f'{e:.4f}' for e in along.errors)}",
+        highlight=False,
+    )
+
+    averaged = replace(precise, ensemble="unitary", directions=sketch_directions, degree=3, dtype="float32")
+    with progress_bar("Sketching", "steps", console=console) as progress:
+        workers = worker_count(direction_steps(averaged, chosen), device=device)
+        built = build_sketch(chosen, averaged, folder / "sketch", device=device, workers=workers, progress=progress)
+    with progress_bar("Retraining", "steps", console=console) as progress:
+        curve = paper.sketch_curve(
+            ResidentSketch(built, device=device),
+            chosen,
+            of_curve,
+            curve_loss,
+            downweights=downweights,
+            progress=progress,
+        )
+    plot_curve(curve, folder / "curve.png")
+    _write(folder / "curve.json", asdict(curve))
+    said = ", ".join(
+        f"{values[-1] - curve.retrained[0]:.4f} ± {errors[-1]:.4f}"
+        for values, errors in zip(curve.estimates, curve.standard_errors, strict=True)
+    )
+    console.print(
+        f"Loss on {curve_text!r} without the {len(of_curve)} units with {curve_contains!r} changes by "
+        f"{curve.retrained[-1] - curve.retrained[0]:.4f}; {sketch_directions} directions say by degree: {said}",
+        highlight=False,
+    )
+
+    with progress_bar("Norms", "steps", console=console) as progress:
+        norms = paper.derivative_norms(chosen, replace(precise, degree=order), loss, device=device, progress=progress)
+    plot_norms(norms, folder / "norms.png")
+    _write(folder / "norms.json", asdict(norms))
+    console.print(
+        "Derivative norms, log2 by order (of single directions): "
+        + ", ".join(
+            f"{r}: {log2(norm):.1f} ({log2(low):.1f} … {log2(high):.1f})"
+            for r, norm, low, high in zip(norms.orders, norms.norms, norms.smallest, norms.largest, strict=True)
+        ),
+        highlight=False,
     )
 
 
@@ -155,6 +252,14 @@ def bench(
         table.add_row(figure.name, f"{figure.seconds * 1e3:.4f} ms", figure.per, ratio, figure.yardstick or "")
     console.print(table)
     _write(output, {"conditions": conditions, "figures": [asdict(figure) for figure in figures]})
+
+
+def _chosen(path: Path, shuffle: int | None, limit: int | None, model_seed: int = 0) -> tuple[Documents, int]:
+    """The documents asked for, and how many the model's generator shuffles before it draws parameters."""
+    read = read_documents(path)
+    if shuffle is None:
+        return read.first(limit or len(read)), 0
+    return read.shuffled(shuffle, limit=limit), len(read) if shuffle == model_seed else 0
 
 
 def _write(output: Path | None, content: object) -> None:

@@ -26,7 +26,7 @@ def retrain(
     configuration: SketchConfiguration,
     deletion_sets: Sequence[Sequence[int]],
     *,
-    downweight: float = 1.0,
+    downweight: float | Sequence[float] = 1.0,
     batch: int = 64,
     device: str = "cpu",
     progress: Progress = lambda done, total: None,
@@ -37,7 +37,7 @@ def retrain(
         documents: in training order.
         configuration: of the sketch; directions and degree play no part.
         deletion_sets: unit numbers of each of the B sets; an empty one gives the ordinary model.
-        downweight: how far the sets' weight is taken down, 1 deletes.
+        downweight: how far the sets' weight is taken down, 1 deletes; one for all, or one for each set.
         batch: models that are trained at once.
         device: "cpu", or a CUDA device.
         progress: called with finished model·steps and all of them.
@@ -48,13 +48,14 @@ def retrain(
     place, dtype = torch_device(device), configuration.torch_dtype
     steps = schedule(configuration.model, configuration.training, documents, place)
     initial = {name: matrix.to(place, dtype) for name, matrix in configuration.model.initial_parameters().items()}
+    each = [downweight] * len(deletion_sets) if isinstance(downweight, int | float) else downweight
     total = len(deletion_sets) * len(steps)
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(deletion_sets), batch):
         sets = deletion_sets[start : start + batch]
         downweights = torch.zeros(len(sets), documents.unit_count, dtype=dtype, device=place)
-        for row, units in enumerate(sets):
-            downweights[row, list(units)] = downweight
+        for row, (units, weight) in enumerate(zip(sets, each[start : start + batch], strict=True)):
+            downweights[row, list(units)] = weight
 
         def on_step(step: int, done: int = start * len(steps), models: int = len(sets)) -> None:
             progress(done + (step + 1) * models, total)

@@ -27,6 +27,7 @@ from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE, Question
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
+from engine.plots import plot_accuracy
 from engine.resident import ResidentSketch
 from engine.stability import stability
 from engine.terminal import progress_bar, rough_duration
@@ -237,10 +238,12 @@ def evaluate_(
         float, typer.Option(min=LEAST_CONFIDENCE, max=MOST_CONFIDENCE, help="Of the intervals.")
     ] = 0.9,
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG file.")] = None,
 ) -> None:
     """Retrain the model for many deletion sets that aren't anchors, and compare the estimates with the truth."""
-    if output is not None:
-        output.touch()  # better now than after all the work
+    for file in (output, plot):
+        if file is not None:
+            file.touch()  # better now than after all the work
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
             row = catalog.get_version(session, sketch, version)
@@ -263,3 +266,5 @@ def evaluate_(
             "pairs": [asdict(pair) for pair in pairs],
         }
         output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        plot_accuracy(pairs, plot)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+PNG = b"\x89PNG\r\n"
+
 
 def engine(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -39,12 +41,32 @@ def test_a_sketch_is_evaluated_against_retrains(folder: Path) -> None:
         "ana",
         "--output",
         "a.json",
+        "--plot",
+        "a.png",
     ]
     done = engine(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert (folder / "a.png").read_bytes().startswith(PNG)
     figures = json.loads((folder / "a.json").read_text())["accuracy"]
     assert (figures[0]["kind"], figures[0]["pairs"]) == ("1 random", 3)
     assert all(0 <= f["coverage"] <= 1 for f in figures)
+
+
+def test_the_figures_are_written_as_pictures_and_json(folder: Path) -> None:
+    few = ["--order", "2", "--directions", "3", "--degree", "2", "--sketch-directions", "4"]
+    of = ["--text", "ana", "--contains", "d", "--curve-text", "leo", "--curve-contains", "no"]
+    done = engine("figures", "names.txt", "pictures", *few, *of, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for name in ("norms", "expansion", "curve"):
+        assert (folder / "pictures" / f"{name}.png").read_bytes().startswith(PNG)
+    norms, expansion, curve = (
+        json.loads((folder / "pictures" / f"{name}.json").read_text()) for name in ("norms", "expansion", "curve")
+    )
+    assert (norms["orders"], norms["directions"], norms["measurement"]) == ([1, 2], 3, "ana")
+    assert (len(expansion["expanded"]), len(expansion["retrained"]), expansion["units"]) == (2, 11, 1)
+    assert (len(curve["estimates"]), curve["directions"], curve["units"]) == (3, 4, 1)
+    assert f"{expansion['retrained'][-1]:.5f}" in done.stdout
+    assert f"{curve['standard_errors'][2][-1]:.4f}" in done.stdout
 
 
 def test_the_bench_prints_ratios_of_one_run(folder: Path) -> None:
@@ -64,6 +86,8 @@ def test_the_bench_prints_ratios_of_one_run(folder: Path) -> None:
         (["build", "names.txt", "x", "--directions", "1"], "at least 2"),
         (["build", "names.txt", "x", "--device", "cuda:99"], "cuda"),
         (["build", "names.txt", "sketch"], "another sketch"),
+        (["figures", "names.txt", "x", "--contains", "q"], "No document contains 'q'"),
+        (["figures", "names.txt", "x", "--contains", "d", "--curve-contains", "no", "--text", "zoe"], "'z'"),
         (["evaluate", "nowhere", "names.txt"], "manifest.json is missing"),
         (["evaluate", "sketch", "names.txt", "--shuffle", "1"], "other documents"),
         (["evaluate", "sketch", "names.txt", "--text", "zoe"], "'z'"),
