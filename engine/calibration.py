@@ -2,7 +2,8 @@
 
 The *anchors* are deletion sets for which the model was really retrained, so that the true values of any measurement are
 known there. *Similar* anchors, in size and in coherence, weigh more: errors of small random sets say little about large
-coherent ones.
+coherent ones. *Relatives*, anchors that share much of a set, weigh most where something is learnt from anchors; whether
+a set has such is a part of how similar it is to others, since errors are smaller where it has.
 
 - The candidate with the least typical error on similar anchors answers. Typical is the geometric mean: the error of
   one wild set must not decide for all the others.
@@ -31,8 +32,14 @@ from engine.regression import LocalRegression
 
 FOLDS = 8
 CHOICE_BANDWIDTH, BAR_BANDWIDTH = 0.4, 0.5
-"""Of the weights of anchors, in standard deviations of log size, coherence and depletion. A choice between candidates
-listens to near ones only; a quantile needs many."""
+"""Of the weights of anchors, in the units of `_places`. A choice between candidates listens to near ones only; a
+quantile needs many."""
+
+_KINSHIP = 8.0
+"""An anchor of likeness c weighs exp(c²) to this power as much; random sets, of c below 0.1, are no relatives."""
+
+_ALIKE = 1.05
+"""A little more than the largest likeness, 1."""
 
 ONE_SIGMA = 0.6827
 """The share of normal errors within one standard deviation."""
@@ -49,7 +56,7 @@ _NEAREST = 4
 tell, as a bar of 90%, is as wide as the worst of all anchors."""
 
 _LOCAL = (1, 2, 3)
-"""Features that anchors are compared by; they are the same for all values of a measurement."""
+"""Features that sets are compared by; they are the same for all values of a measurement."""
 
 _HANDICAP = 0.1
 """In log error: the regression answers where it is better by more, since it is noisier than its typical error says."""
@@ -65,7 +72,7 @@ class Calibration:
         expected: the same as fitted without each anchor, [C, A, O].
         typical: log error at similar anchors, without the anchor itself, [C, A].
         weights: of the standardised features for log |error|, [O, F, C].
-        features: of the anchors, standardised, [A, O, F].
+        places: of the anchors, [A, L].
         center: of the features, [O, F].
         scale: of the features, [O, F].
         regression: the candidate that learns from the anchors.
@@ -76,7 +83,7 @@ class Calibration:
     expected: Tensor
     typical: Tensor
     weights: Tensor
-    features: Tensor
+    places: Tensor
     center: Tensor
     scale: Tensor
     regression: LocalRegression
@@ -84,7 +91,7 @@ class Calibration:
     @property
     def size_bytes(self) -> int:
         """What it occupies."""
-        return sum(tensor.nbytes for tensor in (self.errors, self.expected, self.typical, self.features))
+        return sum(tensor.nbytes for tensor in (self.errors, self.expected, self.typical, self.regression.inputs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +151,9 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     center[:, 0], scale[:, 0] = 0, 1  # the constant stays one
     scale = scale.clamp(min=1e-3)
     features = (features - center) / scale
-    near = _similarity(features, features, CHOICE_BANDWIDTH).fill_diagonal_(0)
+    likeness = frame.axes.likeness(sets).fill_diagonal_(0)
+    places = _places(features, likeness)
+    near = _similarity(places, places, likeness, CHOICE_BANDWIDTH).fill_diagonal_(0)
     regression = LocalRegression.of(_both_links(table, frame, values), truth - table.baseline)
     values[_regressed(frame, values)] = _regression_values(table, regression, near, regression.inputs)
     errors = torch.stack([(value - truth).abs() + _TINY for value in values.values()]).log()
@@ -160,7 +169,7 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
         expected=expected,
         typical=_typical(errors, near),
         weights=_ridge(features, errors),
-        features=features,
+        places=places,
         center=center,
         scale=scale,
         regression=regression,
@@ -185,12 +194,15 @@ def choose(
         values: of `candidate_values` at it.
         allowed: among which to choose.
     """
+    assert frame.axes is not None
     candidates = calibration.candidates
     rows = torch.tensor([candidates.index(candidate) for candidate in allowed], device=chosen_set.device)
     handicap = torch.tensor([_HANDICAP * (candidates[row].estimator == "regression") for row in rows])
     handicap = handicap.to(values[candidates[0]])[:, None]
     features = (_features(table, frame, chosen_set, values) - calibration.center) / calibration.scale
-    near = _similarity(features, calibration.features, CHOICE_BANDWIDTH)
+    likeness = frame.axes.likeness(chosen_set)
+    places = _places(features, likeness)
+    near = _similarity(places, calibration.places, likeness, CHOICE_BANDWIDTH)
     best = int(rows[(_typical(calibration.errors[rows], near) + handicap).argmin()])
     of_anchors = rows[(calibration.typical[rows] + handicap).argmin(dim=0)]
     anchors = torch.arange(len(of_anchors), device=rows.device)
@@ -199,7 +211,7 @@ def choose(
         expected=torch.einsum("of,of->o", features[0], calibration.weights[:, :, best]),
         scores=calibration.errors[of_anchors, anchors] - calibration.expected[of_anchors, anchors],
         near=near,
-        similarity=_similarity(features, calibration.features, BAR_BANDWIDTH, nearest=_NEAREST)[0],
+        similarity=_similarity(places, calibration.places, None, BAR_BANDWIDTH, nearest=_NEAREST)[0],
     )
 
 
@@ -232,16 +244,29 @@ def _regression_values(table: Table, regression: LocalRegression, near: Tensor, 
     return hold(table.measurement.kind, table.baseline + regression.changes(near, inputs))
 
 
-def _similarity(features: Tensor, anchors: Tensor, bandwidth: float, *, nearest: int = 0) -> Tensor:
-    """Weights [B, A] of anchors for sets, from standardised features [B, O, F] and [A, O, F].
+def _places(features: Tensor, likeness: Tensor) -> Tensor:
+    """Where sets are, to be compared with others, [B, L], from standardised features [B, O, F] and `Axes.likeness`.
+
+    Log size, coherence and depletion, in standard deviations, and the log of how unlike the nearest relative is.
+    """
+    return torch.cat([features[:, 0, _LOCAL], (_ALIKE - likeness.amax(dim=1, keepdim=True)).log()], dim=1)
+
+
+def _similarity(
+    places: Tensor, anchors: Tensor, likeness: Tensor | None, bandwidth: float, *, nearest: int = 0
+) -> Tensor:
+    """Weights [B, A] of anchors for sets, from their places [B, L] and [A, L]; with likeness, relatives weigh more.
 
     The bandwidth grows till so many of the nearest are within it.
     """
-    apart = torch.cdist(features[:, 0, _LOCAL], anchors[:, 0, _LOCAL])
+    apart = torch.cdist(places, anchors)
     widths = torch.full_like(apart[:, :1], bandwidth)
     if nearest:
         widths = apart.kthvalue(min(nearest, len(anchors)), dim=1, keepdim=True).values.clamp(min=bandwidth)
-    return (-apart.square() / (2 * widths.square())).exp().clamp(min=_FAINT)
+    exponent = -apart.square() / (2 * widths.square())
+    if likeness is not None:
+        exponent = exponent + _KINSHIP * likeness.square()
+    return exponent.exp().clamp(min=_FAINT)
 
 
 def _typical(errors: Tensor, near: Tensor) -> Tensor:

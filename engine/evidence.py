@@ -52,6 +52,14 @@ class Axes:
         together = ((sets @ self.kinship) * sets).sum(dim=1)
         return (together / (sets @ self.kinship.diagonal()).clamp(min=1e-300)).clamp(min=0).sqrt()
 
+    def likeness(self, sets: Tensor) -> Tensor:
+        """How much of each set an anchor has, and no more: correlations with the anchors' rows, [B, A].
+
+        Args:
+            sets: as `coherence`.
+        """
+        return _unit_rows(sets) @ _unit_rows(self.anchors).T
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -207,6 +215,12 @@ def _evidence(link: Link, frame: Frame, probabilities: Jet, along: Jet, retraine
         interactions=interactions,
         weights=weights,
     )
+
+
+def _unit_rows(sets: Tensor) -> Tensor:
+    centered = sets - sets.mean(dim=1, keepdim=True)
+    normed: Tensor = centered / torch.linalg.vector_norm(centered, dim=1, keepdim=True)
+    return normed
 
 
 def _complex(values: Jet) -> Tensor:

@@ -265,19 +265,24 @@ def test_the_error_of_the_regression_at_an_anchor_leaves_it_out(mixed: ResidentS
     assert mixed.frame.axes is not None
     assert table.retrained is not None
     sets = mixed.frame.axes.anchors
+    likeness = np.corrcoef(sets.numpy())
     values = candidate_values(table, mixed.frame, sets)
     estimates = [values[Candidate("pairs", 3, 2, link)][:, 0] - table.baseline for link in LINKS]
     truth = table.retrained[-len(sets) :, 0]
     size = estimates[0] ** 2 + estimates[1] ** 2
     size = size + 3e-3 * size.mean()
     row = next(r for r, c in enumerate(calibration.candidates) if c.estimator == "regression")
+    np.fill_diagonal(likeness, 0)
+    unlike = torch.from_numpy(np.log(1.05 - likeness.max(axis=1)))
+    torch.testing.assert_close(calibration.places[:, 3], unlike)
     for left_out in (0, 5, len(sets) - 1):
         gram, products = 0.3 * np.eye(2), np.array([0.15, 0.15])
         for anchor in range(len(sets)):
             if anchor == left_out:
                 continue
-            apart = calibration.features[anchor, 0, 1:4] - calibration.features[left_out, 0, 1:4]
-            weight = max(math.exp(-float(apart @ apart) / (2 * 0.4**2)), 1e-4) / float(size[anchor])
+            apart = calibration.places[anchor] - calibration.places[left_out]
+            relative = 8 * likeness[anchor, left_out] ** 2
+            weight = max(math.exp(relative - float(apart @ apart) / (2 * 0.4**2)), 1e-4) / float(size[anchor])
             changes = np.array([float(estimate[anchor]) for estimate in estimates])
             gram += weight * np.outer(changes, changes)
             products += weight * changes * float(truth[anchor] - table.baseline)
