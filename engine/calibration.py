@@ -2,13 +2,13 @@
 
 The *anchors* are deletion sets for which the model was really retrained, so that the true values of any measurement are
 known there. *Similar* anchors, in size and in coherence, weigh more: errors of small random sets say little about large
-coherent ones. *Relatives*, anchors that share much of a set, weigh most where something is learnt from anchors; whether
-a set has such is a part of how similar it is to others, since errors are smaller where it has.
+coherent ones. Whether a set has *relatives*, anchors that share much of it, is a part of how similar it is to others.
 
 - The candidate with the least typical error on similar anchors answers. Typical is the geometric mean: the error of
   one wild set must not decide for all the others.
-- One candidate learns from the anchors itself (`engine.regression`). What it says at an anchor, and the error there,
-  leave this anchor out.
+- One candidate learns from the anchors itself (`engine.regression`), from relatives most. What it says at an anchor,
+  and the error there, leave this anchor out. (The choice doesn't listen to relatives more than to others: a lucky one
+  would decide it.)
 - The bar. For each candidate a linear model of log |error| is fitted on features of a set (`_features`). The errors of
   the anchors' own choices, divided by what the model (fitted without them) expected, are scores; the interval of an
   answer is its expected error times a quantile of the scores of similar anchors. That is split conformal prediction
@@ -102,14 +102,14 @@ class Choice:
         candidate: the one.
         expected: log |error| that is expected, [O].
         scores: log of error over expected error of the anchors' own choices, [A, O].
-        near: weights of the anchors that the choice listened to, [1, A].
+        kin: weights of the anchors for the regression, [1, A].
         similarity: weights of the anchors for the interval, [A].
     """
 
     candidate: Candidate
     expected: Tensor
     scores: Tensor
-    near: Tensor
+    kin: Tensor
     similarity: Tensor
 
     def half_width(self, confidence: float) -> Tensor:
@@ -126,9 +126,8 @@ class Choice:
             )
         order = self.scores.argsort(dim=0)
         weights = self.similarity[order]
-        # The answer's own error may be anywhere, and counts like the most similar anchor's: half of it as the largest
-        # (the middle of a smoothed conformal predictor, Vovk 2005). All of it would cover more than was asked.
-        share = weights.cumsum(dim=0) / (weights.sum(dim=0) + 0.5)
+        # The answer's own error may be anywhere: it counts like the most similar anchor's, as the largest.
+        share = weights.cumsum(dim=0) / (weights.sum(dim=0) + 1)
         rank = (share < confidence).sum(dim=0).clamp(max=count - 1)
         quantile = self.scores.gather(0, order).gather(0, rank[None])[0]
         return (self.expected + quantile).exp()
@@ -153,9 +152,10 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     features = (features - center) / scale
     likeness = frame.axes.likeness(sets).fill_diagonal_(0)
     places = _places(features, likeness)
-    near = _similarity(places, places, likeness, CHOICE_BANDWIDTH).fill_diagonal_(0)
+    near = _similarity(places, places, CHOICE_BANDWIDTH).fill_diagonal_(0)
+    kin = _with_relatives(near, likeness)
     regression = LocalRegression.of(_both_links(table, frame, values), truth - table.baseline)
-    values[_regressed(frame, values)] = _regression_values(table, regression, near, regression.inputs)
+    values[_regressed(frame, values)] = _regression_values(table, regression, kin, regression.inputs)
     errors = torch.stack([(value - truth).abs() + _TINY for value in values.values()]).log()
     expected = torch.empty_like(errors)
     folds = torch.arange(len(sets), device=sets.device) // 2 % FOLDS  # random and coherent sets take turns
@@ -202,7 +202,7 @@ def choose(
     features = (_features(table, frame, chosen_set, values) - calibration.center) / calibration.scale
     likeness = frame.axes.likeness(chosen_set)
     places = _places(features, likeness)
-    near = _similarity(places, calibration.places, likeness, CHOICE_BANDWIDTH)
+    near = _similarity(places, calibration.places, CHOICE_BANDWIDTH)
     best = int(rows[(_typical(calibration.errors[rows], near) + handicap).argmin()])
     of_anchors = rows[(calibration.typical[rows] + handicap).argmin(dim=0)]
     anchors = torch.arange(len(of_anchors), device=rows.device)
@@ -210,8 +210,8 @@ def choose(
         candidate=candidates[best],
         expected=torch.einsum("of,of->o", features[0], calibration.weights[:, :, best]),
         scores=calibration.errors[of_anchors, anchors] - calibration.expected[of_anchors, anchors],
-        near=near,
-        similarity=_similarity(places, calibration.places, None, BAR_BANDWIDTH, nearest=_NEAREST)[0],
+        kin=_with_relatives(near, likeness),
+        similarity=_similarity(places, calibration.places, BAR_BANDWIDTH, nearest=_NEAREST)[0],
     )
 
 
@@ -221,7 +221,7 @@ def chosen_values(
     """What the chosen candidate says, [O], from `candidate_values` at the set and any downweight."""
     if choice.candidate.estimator != "regression":
         return values[choice.candidate][0]
-    return _regression_values(table, calibration.regression, choice.near, _both_links(table, frame, values))[0]
+    return _regression_values(table, calibration.regression, choice.kin, _both_links(table, frame, values))[0]
 
 
 def _regressed(frame: Frame, values: dict[Candidate, Tensor]) -> Candidate:
@@ -252,10 +252,8 @@ def _places(features: Tensor, likeness: Tensor) -> Tensor:
     return torch.cat([features[:, 0, _LOCAL], (_ALIKE - likeness.amax(dim=1, keepdim=True)).log()], dim=1)
 
 
-def _similarity(
-    places: Tensor, anchors: Tensor, likeness: Tensor | None, bandwidth: float, *, nearest: int = 0
-) -> Tensor:
-    """Weights [B, A] of anchors for sets, from their places [B, L] and [A, L]; with likeness, relatives weigh more.
+def _similarity(places: Tensor, anchors: Tensor, bandwidth: float, *, nearest: int = 0) -> Tensor:
+    """Weights [B, A] of anchors for sets, from their places [B, L] and [A, L].
 
     The bandwidth grows till so many of the nearest are within it.
     """
@@ -263,10 +261,12 @@ def _similarity(
     widths = torch.full_like(apart[:, :1], bandwidth)
     if nearest:
         widths = apart.kthvalue(min(nearest, len(anchors)), dim=1, keepdim=True).values.clamp(min=bandwidth)
-    exponent = -apart.square() / (2 * widths.square())
-    if likeness is not None:
-        exponent = exponent + _KINSHIP * likeness.square()
-    return exponent.exp().clamp(min=_FAINT)
+    return (-apart.square() / (2 * widths.square())).exp().clamp(min=_FAINT)
+
+
+def _with_relatives(weights: Tensor, likeness: Tensor) -> Tensor:
+    """Weights of anchors, [B, A], more for relatives."""
+    return weights * (_KINSHIP * likeness.square()).exp()
 
 
 def _typical(errors: Tensor, near: Tensor) -> Tensor:

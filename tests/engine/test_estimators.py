@@ -33,6 +33,7 @@ from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import block_directions, build, train_block
 from engine.sphere import term_samples
+from engine.supplements import add
 from engine.train import Step, along_directions, constant_jets, train
 from tests.oracles import loss_of
 
@@ -281,8 +282,8 @@ def test_the_error_of_the_regression_at_an_anchor_leaves_it_out(mixed: ResidentS
             if anchor == left_out:
                 continue
             apart = calibration.places[anchor] - calibration.places[left_out]
-            relative = 8 * likeness[anchor, left_out] ** 2
-            weight = max(math.exp(relative - float(apart @ apart) / (2 * 0.4**2)), 1e-4) / float(size[anchor])
+            similarity = max(math.exp(-float(apart @ apart) / (2 * 0.4**2)), 1e-4)
+            weight = similarity * math.exp(8 * likeness[anchor, left_out] ** 2) / float(size[anchor])
             changes = np.array([float(estimate[anchor]) for estimate in estimates])
             gram += weight * np.outer(changes, changes)
             products += weight * changes * float(truth[anchor] - table.baseline)
@@ -398,11 +399,50 @@ def test_a_bar_is_the_quantile_of_similar_anchors() -> None:
         candidate=Candidate("axes", 3, 0, "probability"),
         expected=torch.zeros(1, dtype=torch.float64),
         scores=errors.log()[:, None],
-        near=alike[None],
+        kin=alike[None],
         similarity=alike.clamp(min=1e-9),
     )
     assert choice.half_width(0.9).item() == pytest.approx(1.645, rel=0.05)
     assert dataclasses.replace(choice, similarity=1 - alike).half_width(0.9).item() == pytest.approx(16.45, rel=0.05)
+
+
+def test_an_interval_takes_the_answers_own_score_into_account() -> None:
+    """Split conformal prediction: of nine scores and the answer's own, the ninth covers 90%; above, the largest."""
+    choice = Choice(
+        candidate=Candidate("axes", 3, 0, "probability"),
+        expected=torch.zeros(1, dtype=torch.float64),
+        scores=torch.arange(1, 10).double().log()[:, None],
+        kin=torch.ones(1, 9).double(),
+        similarity=torch.ones(9).double(),
+    )
+    assert choice.half_width(0.8).item() == pytest.approx(8)
+    assert choice.half_width(0.9).item() == pytest.approx(9)
+    with pytest.raises(QuestionError, match=r"9 anchors .* confidence 0\.91"):
+        choice.half_width(0.91)
+
+
+def test_a_part_of_the_set_among_the_anchors_brings_the_estimate_closer(
+    tmp_path: Path, configuration: SketchConfiguration
+) -> None:
+    """Retrained without nine tenths of a coherent set, a sketch knows more of the whole set than it did."""
+    documents = census_names().first(60)
+    model = dataclasses.replace(configuration.model, vocabulary=documents.vocabulary)
+    built = dataclasses.replace(configuration, model=model, axes=True, directions=0, anchors=300, block=64)
+    artifact = build(documents, built, tmp_path / "a")
+    whole = tuple(number for number, text in enumerate(documents.texts) if "e" in text)
+    parts = [tuple(unit for unit in whole if unit % 10 != rest) for rest in range(10)]
+    measurements = [Measurement(text=text) for text in ("ana", "rose", "max", "lee", "helen", "joe")]
+    models = retrain(documents, built, [whole])
+    truth = [measure_models(one, model, models).item() for one in measurements]
+
+    def mean_squared_error() -> float:
+        answers = ResidentSketch(artifact).predict(measurements, whole, Question())
+        estimates = [answer.estimate for answer in answers if isinstance(answer, Prediction)]
+        return float(np.mean(np.square(np.subtract(estimates, truth))))
+
+    before = mean_squared_error()
+    add(artifact, documents, parts)
+    assert mean_squared_error() < before / 2
 
 
 def test_intervals_cover_fresh_retrains_and_errors_are_far_below_the_effect(
