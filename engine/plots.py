@@ -25,7 +25,7 @@ def plot_norms(norms: DerivativeNorms, path: Path) -> None:
         axes.set_yscale("log", base=2)
         axes.set_xlabel("order r")
         axes.set_ylabel("‖T_r‖")
-        axes.set_title(f"Derivative norms of the measurement “{norms.measurement}”, {norms.directions} directions")
+        axes.set_title(f"Derivative norms, “{norms.measurement}”, {norms.directions} directions")
 
 
 def plot_expansion(expansion: Expansion, path: Path) -> None:
@@ -60,6 +60,11 @@ def plot_accuracy(pairs: Sequence[Pair], path: Path) -> None:
             reach = np.abs(ends - estimate[:, None]).T
             axes.errorbar(true, estimate, yerr=reach, fmt="o", markersize=2, linewidth=0.4, alpha=0.6)
             axes.axline((0, 0), slope=1, color="black", linewidth=0.8)
+            # A bar may be a hundred times as long as what it belongs to: it shall not squeeze all the others.
+            low, high = min(true.min(), estimate.min()), max(true.max(), estimate.max())
+            margin = max(0.1 * (high - low), 1e-6)
+            axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+            axes.locator_params(nbins=5)
             axes.set_title(kind, fontsize="medium")
             axes.set_xlabel("true change")
             axes.set_ylabel("estimated, with interval")
