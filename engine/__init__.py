@@ -18,6 +18,7 @@ The map, in the order in which things use each other:
     measure         measurements, read out of token probabilities
     retrain         ground truth
     anchors         which sets to retrain for a calibration
+    frame           what all measurements of a sketch share, and sums over deletion sets
     evidence        what a sketch says of one measurement, whatever is deleted: its table
     interpolation   interactions between units from random directions, by a kernel system
     estimators      axes, pairs, hybrid, interpolation: from a table to values for many sets at once

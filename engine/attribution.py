@@ -16,7 +16,8 @@ from torch import Tensor
 from engine.directions import overlaps
 from engine.errors import QuestionError
 from engine.estimate import EXACT_ERROR, Prepared, check_confidence
-from engine.evidence import Frame, Table
+from engine.evidence import Table
+from engine.frame import Frame
 from engine.measure import Measurement
 from engine.sphere import SphereEstimator
 

@@ -18,7 +18,8 @@ from engine.compiled import WORTHWHILE_WORK, fused, worth_fusing
 from engine.configuration import SketchConfiguration
 from engine.data import census_names
 from engine.devices import torch_device
-from engine.evidence import Frame, tabulate
+from engine.evidence import tabulate
+from engine.frame import Frame
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.sketch import block_directions, train_block

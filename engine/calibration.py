@@ -26,7 +26,8 @@ from torch import Tensor
 
 from engine.errors import QuestionError
 from engine.estimators import Candidate, candidate_values
-from engine.evidence import LINKS, Frame, Table
+from engine.evidence import LINKS, Table
+from engine.frame import DeletionSets, Frame
 from engine.measure import hold
 from engine.regression import LocalRegression
 
@@ -140,9 +141,8 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
         table: of the measurement, with axes.
         frame: of the sketch.
     """
-    assert frame.axes is not None
     assert table.retrained is not None
-    sets = frame.axes.anchors
+    sets = frame.anchor_sets
     truth = table.retrained[len(table.retrained) - len(sets) :]
     values = candidate_values(table, frame, sets)
     features = _features(table, frame, sets, values)
@@ -150,7 +150,7 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     center[:, 0], scale[:, 0] = 0, 1  # the constant stays one
     scale = scale.clamp(min=1e-3)
     features = (features - center) / scale
-    likeness = frame.axes.likeness(sets).fill_diagonal_(0)
+    likeness = sets.likeness.clone().fill_diagonal_(0)
     places = _places(features, likeness)
     near = _similarity(places, places, CHOICE_BANDWIDTH).fill_diagonal_(0)
     kin = _with_relatives(near, likeness)
@@ -158,7 +158,7 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     values[_regressed(frame, values)] = _regression_values(table, regression, kin, regression.inputs)
     errors = torch.stack([(value - truth).abs() + _TINY for value in values.values()]).log()
     expected = torch.empty_like(errors)
-    folds = torch.arange(len(sets), device=sets.device) // 2 % FOLDS  # random and coherent sets take turns
+    folds = torch.arange(len(sets), device=truth.device) // 2 % FOLDS  # random and coherent sets take turns
     for fold in range(FOLDS):
         held_out = folds == fold
         weights = _ridge(features[~held_out], errors[:, ~held_out])
@@ -180,7 +180,7 @@ def choose(
     calibration: Calibration,
     table: Table,
     frame: Frame,
-    chosen_set: Tensor,
+    chosen_set: DeletionSets,
     values: dict[Candidate, Tensor],
     allowed: Collection[Candidate],
 ) -> Choice:
@@ -190,18 +190,16 @@ def choose(
         calibration: of the table.
         table: of the measurement.
         frame: of the sketch.
-        chosen_set: the deletion set as a row of zeros and ones, [1, m].
+        chosen_set: a single one.
         values: of `candidate_values` at it.
         allowed: among which to choose.
     """
-    assert frame.axes is not None
     candidates = calibration.candidates
-    rows = torch.tensor([candidates.index(candidate) for candidate in allowed], device=chosen_set.device)
+    rows = torch.tensor([candidates.index(candidate) for candidate in allowed], device=calibration.errors.device)
     handicap = torch.tensor([_HANDICAP * (candidates[row].estimator == "regression") for row in rows])
     handicap = handicap.to(values[candidates[0]])[:, None]
     features = (_features(table, frame, chosen_set, values) - calibration.center) / calibration.scale
-    likeness = frame.axes.likeness(chosen_set)
-    places = _places(features, likeness)
+    places = _places(features, chosen_set.likeness)
     near = _similarity(places, calibration.places, CHOICE_BANDWIDTH)
     best = int(rows[(_typical(calibration.errors[rows], near) + handicap).argmin()])
     of_anchors = rows[(calibration.typical[rows] + handicap).argmin(dim=0)]
@@ -210,7 +208,7 @@ def choose(
         candidate=candidates[best],
         expected=torch.einsum("of,of->o", features[0], calibration.weights[:, :, best]),
         scores=calibration.errors[of_anchors, anchors] - calibration.expected[of_anchors, anchors],
-        kin=_with_relatives(near, likeness),
+        kin=_with_relatives(near, chosen_set.likeness),
         similarity=_similarity(places, calibration.places, BAR_BANDWIDTH, nearest=_NEAREST)[0],
     )
 
@@ -245,7 +243,7 @@ def _regression_values(table: Table, regression: LocalRegression, near: Tensor, 
 
 
 def _places(features: Tensor, likeness: Tensor) -> Tensor:
-    """Where sets are, to be compared with others, [B, L], from standardised features [B, O, F] and `Axes.likeness`.
+    """Where sets are, to be compared with others, [B, L], from standardised features [B, O, F] and likeness [B, A].
 
     Log size, coherence and depletion, in standard deviations, and the log of how unlike the nearest relative is.
     """
@@ -274,7 +272,7 @@ def _typical(errors: Tensor, near: Tensor) -> Tensor:
     return errors.mean(dim=-1) @ (near / near.sum(dim=1, keepdim=True)).T
 
 
-def _features(table: Table, frame: Frame, sets: Tensor, values: dict[Candidate, Tensor]) -> Tensor:
+def _features(table: Table, frame: Frame, sets: DeletionSets, values: dict[Candidate, Tensor]) -> Tensor:
     """What errors may grow with, of shape [B, O, F], as logarithms.
 
     One; size; coherence of the changes of parameters; depletion, the largest share of a token's probability that is
@@ -282,24 +280,23 @@ def _features(table: Table, frame: Frame, sets: Tensor, values: dict[Candidate, 
     set's effect; the estimated effect; and how far candidates differ: by the orders above the first, by the link, and
     by interactions where there are pairs.
     """
-    assert frame.axes is not None
     assert table.retrained is not None
     single = table.retrained[: frame.units] - table.baseline
-    spread = (sets @ single.square()).sqrt()
+    spread = sets.total(single.square()).sqrt()
     best = values[Candidate("axes", frame.degree, 0, "probability")]
     other = values[Candidate("axes", frame.degree, 0, "logarithm")]
     first = values[Candidate("axes", 1, 0, "probability")]
-    size = sets.sum(dim=1, keepdim=True).expand_as(best)
-    coherence = frame.axes.coherence(sets)[:, None].expand_as(best)
+    size = sets.sizes[:, None].expand_as(best)
+    coherence = sets.coherence[:, None].expand_as(best)
     evidence = table.evidence[0]
-    relative = sets @ (evidence.axes.sum(dim=0) + evidence.remainder) / evidence.origin
+    relative = sets.total(evidence.axes.sum(dim=0) + evidence.remainder) / evidence.origin
     depletion = -relative.amin(dim=1, keepdim=True).clamp(-2, 0)
     columns = [
         torch.ones_like(best),
         size.log(),
         (coherence + 0.1).log(),
         (depletion.expand_as(best) + 0.03).log(),
-        ((sets @ single).abs() / (spread + _TINY) + 0.1).log(),
+        (sets.total(single).abs() / (spread + _TINY) + 0.1).log(),
         (spread + _TINY).log(),
         ((best - table.baseline).abs() + _TINY).log(),
         ((best - first).abs() + _TINY).log(),

@@ -8,7 +8,7 @@ directions alone answer by `engine.sphere`, with its own bars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from engine.calibration import ONE_SIGMA, Calibration, Choice, calibrate, choose, chosen_values
-from engine.directions import overlaps
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
 from engine.estimators import Candidate, EstimatorName, Readout, candidate_values
-from engine.evidence import Frame, Table, tabulate
+from engine.evidence import Table, tabulate
+from engine.frame import DeletionSets, Frame
 from engine.measure import Measurement, hold, outcomes
 from engine.sphere import Average, SphereEstimator
 
@@ -208,14 +208,14 @@ def prepare(measurement: Measurement, frame: Frame) -> Prepared:
 
 @torch.inference_mode()
 def predict(
-    prepared: Prepared, frame: Frame, deleted: Tensor, question: Question, *, retrained: int | None = None
+    prepared: Prepared, frame: Frame, deleted: DeletionSets, question: Question, *, retrained: int | None = None
 ) -> Prediction | Distribution:
     """Answer a question.
 
     Args:
         prepared: of the measurement.
         frame: of the sketch.
-        deleted: the deletion set D, unit numbers, int64 of shape [|D|].
+        deleted: a single deletion set.
         question: what to choose.
         retrained: which of the retrained models is the one without D, if one is.
 
@@ -233,11 +233,12 @@ def predict(
     if prepared.calibration is None or question.estimator == "sphere":
         return _by_sphere(table, frame, deleted, question, truth)
     allowed = _allowed(prepared.calibration.candidates, question, frame.degree)
-    sets = torch.zeros(1, frame.units, dtype=table.baseline.dtype, device=table.baseline.device)
-    sets[0, deleted] = 1
-    whole = candidate_values(table, frame, sets)
-    choice = choose(prepared.calibration, table, frame, sets, whole, allowed)
-    points = _calibrated_points(prepared.calibration, table, frame, sets, question, choice, truth)
+    values = {
+        downweight: candidate_values(table, frame, deleted, downweight)
+        for downweight in dict.fromkeys((1.0, *question.downweights))
+    }
+    choice = choose(prepared.calibration, table, frame, deleted, values[1.0], allowed)
+    points = _calibrated_points(prepared.calibration, table, frame, question, choice, values, truth)
     largest = max(question.downweights)
     exact = truth is not None and largest == 1
     answer = points[largest]
@@ -258,7 +259,7 @@ def predict(
         points,
         question,
         degree=candidate.degree,
-        terms=_terms(table, frame, sets, largest, candidate, float(answer.values[0])),
+        terms=_terms(table, frame, values[largest], candidate, float(answer.values[0])),
         estimator=estimator,
         readout=readout,
         average=None,
@@ -287,9 +288,9 @@ def _calibrated_points(
     calibration: Calibration,
     table: Table,
     frame: Frame,
-    sets: Tensor,
     question: Question,
     choice: Choice,
+    values: Mapping[float, dict[Candidate, Tensor]],
     truth: Tensor | None,
 ) -> dict[float, _Point]:
     """The answer at every downweight.
@@ -300,7 +301,7 @@ def _calibrated_points(
     reach, error = choice.half_width(question.confidence), choice.half_width(ONE_SIGMA)
 
     def values_at(downweight: float) -> Tensor:
-        return chosen_values(calibration, choice, table, frame, candidate_values(table, frame, sets, downweight))
+        return chosen_values(calibration, choice, table, frame, values[downweight])
 
     whole = values_at(1)
     points = {}
@@ -332,10 +333,9 @@ def _led_to(truth: Tensor, whole: Tensor, point: _Point, downweight: float) -> _
 
 
 def _terms(
-    table: Table, frame: Frame, sets: Tensor, downweight: float, candidate: Candidate, estimate: float
+    table: Table, frame: Frame, values: dict[Candidate, Tensor], candidate: Candidate, estimate: float
 ) -> tuple[Term, ...]:
     """What each order adds; the last kept holds what is beyond the units' own effects."""
-    values = candidate_values(table, frame, sets, downweight)
     alone = [float(table.baseline[0])] + [
         float(values[Candidate("axes", r, 0, candidate.readout)][0, 0]) for r in range(1, frame.degree + 1)
     ]
@@ -345,20 +345,20 @@ def _terms(
 
 
 def _by_sphere(
-    table: Table, frame: Frame, deleted: Tensor, question: Question, truth: Tensor | None
+    table: Table, frame: Frame, deleted: DeletionSets, question: Question, truth: Tensor | None
 ) -> Prediction | Distribution:
     """Answer from random directions alone."""
     if question.estimator not in {"auto", "sphere"}:
         raise QuestionError(f"The sketch has no axes; the estimator '{question.estimator}' needs a build with them.")
     if not len(table.coefficients):
         raise QuestionError("The sketch has no random directions; the estimator 'sphere' needs a build with them.")
-    overlap = overlaps(frame.directions, deleted)
+    overlap, size = deleted.overlaps[0], int(deleted.sizes[0])
     estimators = [
         SphereEstimator(
             table.coefficients[:, :, which],
             overlap,
             units=frame.units,
-            deleted=len(deleted),
+            deleted=size,
             ensemble=frame.ensemble,
             average=question.average,
             confidence=question.confidence,

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from engine.directions import dimension
-from engine.evidence import Evidence, Frame, Link, Table
-from engine.interpolation import functionals
+from engine.evidence import Evidence, Link, Table
+from engine.frame import DeletionSets, Frame
 from engine.measure import read_out
 
 EstimatorName: TypeAlias = Literal["sphere", "axes", "pairs", "hybrid", "interpolation", "regression"]
@@ -55,13 +55,15 @@ class Candidate(NamedTuple):
     readout: Readout
 
 
-def candidate_values(table: Table, frame: Frame, sets: Tensor, downweight: float = 1.0) -> dict[Candidate, Tensor]:
+def candidate_values(
+    table: Table, frame: Frame, sets: DeletionSets, downweight: float = 1.0
+) -> dict[Candidate, Tensor]:
     """Every candidate's estimate of a measurement; that of the regression needs anchors and isn't among them.
 
     Args:
         table: of the measurement, with axes.
         frame: of the sketch.
-        sets: deletion sets as rows of zeros and ones, float64 of shape [B, m].
+        sets: B deletion sets.
         downweight: w.
 
     Returns:
@@ -82,7 +84,7 @@ def candidate_values(table: Table, frame: Frame, sets: Tensor, downweight: float
 
 
 def _changes(
-    evidence: Evidence, frame: Frame, sets: Tensor, downweight: float, table: Table
+    evidence: Evidence, frame: Frame, sets: DeletionSets, downweight: float, table: Table
 ) -> Iterator[tuple[EstimatorName, int, int, Tensor]]:
     """Estimator, degree, interactions and the changes [B, T] in link space."""
     alone = _alone(evidence, sets, downweight)
@@ -90,11 +92,11 @@ def _changes(
     for degree in range(0 if evidence.link == "probability" else 1, frame.degree + 1):
         yield "axes", degree, 0, alone[degree]
     if evidence.pairs is not None:
-        together = torch.einsum("bu,uvt,bv->bt", sets, evidence.pairs, sets) * downweight**2 / 2
+        together = sets.total_of_two(evidence.pairs) * downweight**2 / 2
         for degree in range(min(2, frame.degree), frame.degree + 1):
             yield "pairs", degree, 2, alone[degree] + together
     for name, parts in (
-        ("interpolation", _interpolated(evidence, frame, sets, downweight)),
+        ("interpolation", _interpolated(evidence, sets, downweight)),
         ("hybrid", _averaged(evidence, frame, sets, downweight)),
     ):
         total = torch.zeros_like(alone[0])
@@ -103,10 +105,9 @@ def _changes(
             for degree in range(order, frame.degree + 1):
                 yield name, degree, order, alone[degree] + total  # type: ignore[misc]  # the names above
     if evidence.directions is not None and evidence.link == _sphere_link(table):
-        psi = frame.directions.to(torch.complex128)
         change = torch.zeros_like(alone[0])
         for order in range(1, frame.degree + 1):
-            change = change + _term(evidence.directions[order - 1], _overlaps(psi, sets), frame.units, order)[0] * (
+            change = change + _term(evidence.directions[order - 1], sets.overlaps, frame.units, order)[0] * (
                 downweight**order
             )
             yield "sphere", order, order, change
@@ -117,27 +118,25 @@ def _sphere_link(table: Table) -> Link:
     return "probability" if table.measurement.kind == "next_token" else "logarithm"
 
 
-def _alone(evidence: Evidence, sets: Tensor, downweight: float) -> list[Tensor]:
+def _alone(evidence: Evidence, sets: DeletionSets, downweight: float) -> list[Tensor]:
     """Changes [B, T] by what every unit does alone, to degrees 0 … S."""
-    changes = [sets.new_zeros(len(sets), len(evidence.origin))]
+    changes = [evidence.origin.new_zeros(len(sets), len(evidence.origin))]
     for order, coefficients in enumerate(evidence.axes, start=1):
-        changes.append(changes[-1] + downweight**order * (sets @ coefficients))
-    changes[-1] = changes[-1] + downweight ** len(changes) * (sets @ evidence.remainder)
+        changes.append(changes[-1] + downweight**order * sets.total(coefficients))
+    changes[-1] = changes[-1] + downweight ** len(changes) * sets.total(evidence.remainder)
     return changes
 
 
-def _interpolated(evidence: Evidence, frame: Frame, sets: Tensor, downweight: float) -> Iterator[tuple[int, Tensor]]:
-    psi = frame.directions.to(torch.complex128)
+def _interpolated(evidence: Evidence, sets: DeletionSets, downweight: float) -> Iterator[tuple[int, Tensor]]:
     for order, weights in evidence.weights.items():
-        yield order, functionals(psi, sets, order) @ weights * downweight**order
+        yield order, sets.functionals(order) @ weights * downweight**order
 
 
-def _averaged(evidence: Evidence, frame: Frame, sets: Tensor, downweight: float) -> Iterator[tuple[int, Tensor]]:
+def _averaged(evidence: Evidence, frame: Frame, sets: DeletionSets, downweight: float) -> Iterator[tuple[int, Tensor]]:
     if evidence.interactions is None:
         return
-    overlaps = _overlaps(frame.directions.to(torch.complex128), sets)
     for order, interactions in enumerate(evidence.interactions, start=2):
-        mean, noise = _term(interactions, overlaps, frame.units, order)
+        mean, noise = _term(interactions, sets.overlaps, frame.units, order)
         signal = mean.square().sum(dim=1, keepdim=True)
         shrink = (1 - noise.sum(dim=1, keepdim=True) / signal.clamp(min=1e-300)).clamp(min=0)
         yield order, shrink * mean * downweight**order
@@ -159,10 +158,6 @@ def _term(coefficients: Tensor, overlaps: Tensor, units: int, order: int) -> tup
     mean = (powers @ coefficients).real / count
     squares = powers.abs().square() @ coefficients.abs().square() + (powers**2 @ coefficients**2).real
     return mean, (squares / 2 / count - mean.square()).clamp(min=0) / max(count - 1, 1)
-
-
-def _overlaps(psi: Tensor, sets: Tensor) -> Tensor:
-    return sets.to(psi.dtype) @ psi.conj().T
 
 
 def _probabilities(evidence: Evidence, change: Tensor) -> Tensor:

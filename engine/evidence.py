@@ -9,84 +9,19 @@ and the deletion set, so both are kept, and the calibration chooses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from engine import jet
-from engine.directions import Ensemble
-from engine.interpolation import Interpolation
+from engine.frame import Frame
 from engine.jet import Jet
 from engine.measure import Measurement, measured_probabilities, read_out, read_out_jets
-from engine.model import ModelConfiguration, Parameters
 
 Link: TypeAlias = Literal["probability", "logarithm"]
 LINKS: tuple[Link, ...] = ("probability", "logarithm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axes:
-    """Every unit alone: jets along the units' axes, and what the retrained models are.
-
-    Attributes:
-        parameters: real jets of the trained parameters along the m axes.
-        pairs: whether there are retrained models without every two units.
-        anchors: the anchors' deletion sets as rows of zeros and ones, float64 of shape [A, m].
-        kinship: inner products of what deleting each unit does to the parameters, less the mean over the units; of
-            shape [m, m].
-    """
-
-    parameters: Parameters
-    pairs: bool
-    anchors: Tensor
-    kinship: Tensor
-
-    def coherence(self, sets: Tensor) -> Tensor:
-        """Whether the units of a set push the parameters the same way: about 1 for random ones, [B].
-
-        Args:
-            sets: rows of zeros and ones, float64 of shape [B, m].
-        """
-        together = ((sets @ self.kinship) * sets).sum(dim=1)
-        return (together / (sets @ self.kinship.diagonal()).clamp(min=1e-300)).clamp(min=0).sqrt()
-
-    def likeness(self, sets: Tensor) -> Tensor:
-        """How much of each set an anchor has, and no more: correlations with the anchors' rows, [B, A].
-
-        Args:
-            sets: as `coherence`.
-        """
-        return _unit_rows(sets) @ _unit_rows(self.anchors).T
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """What all measurements of a sketch share.
-
-    Attributes:
-        model: the model.
-        units: m.
-        degree: S.
-        ensemble: of the random directions.
-        directions: ψ, complex of shape [K, m].
-        parameters: jets of the trained parameters along them; of degree 0 where there are none.
-        models: matrices of the B models that were really retrained, [B, rows, columns] by name. With axes: without each
-            single unit, then without each pair where there are pairs, then the anchors. Empty where there are none.
-        axes: where the sketch has them.
-        interpolation: of the directions, where the sketch has axes too.
-    """
-
-    model: ModelConfiguration
-    units: int
-    degree: int
-    ensemble: Ensemble
-    directions: Tensor
-    parameters: Parameters
-    models: Mapping[str, Tensor] = field(default_factory=dict)
-    axes: Axes | None = None
-    interpolation: Interpolation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +150,6 @@ def _evidence(link: Link, frame: Frame, probabilities: Jet, along: Jet, retraine
         interactions=interactions,
         weights=weights,
     )
-
-
-def _unit_rows(sets: Tensor) -> Tensor:
-    centered = sets - sets.mean(dim=1, keepdim=True)
-    normed: Tensor = centered / torch.linalg.vector_norm(centered, dim=1, keepdim=True)
-    return normed
 
 
 def _complex(values: Jet) -> Tensor:

@@ -59,27 +59,10 @@ class Interpolation:
             order: r.
 
         Returns:
-            float64 of shape [2K, T].
+            float64 of shape [2K, T]; the real functionals first.
         """
         measured = torch.cat([interactions.real, interactions.imag])
         return torch.cholesky_solve(measured, self._factors[order])
-
-
-def functionals(directions: Tensor, sets: Tensor, order: int) -> Tensor:
-    """Every functional at x^{⊗r} of real downweights x.
-
-    Args:
-        directions: ψ, complex128 of shape [K, m].
-        sets: x, float64 of shape [B, m].
-        order: r.
-
-    Returns:
-        float64 of shape [B, 2K]; times the weights it is the order's interactions at x.
-    """
-    at = (sets.to(directions.dtype) @ directions.T) ** order - (sets**order).to(directions.dtype) @ (
-        directions**order
-    ).T
-    return torch.cat([at.real, at.imag], dim=1)
 
 
 def _factor(directions: Tensor, order: int) -> Tensor:

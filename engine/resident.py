@@ -24,7 +24,7 @@ from engine.devices import torch_device
 from engine.directions import directions
 from engine.errors import ArtifactError
 from engine.estimate import Distribution, Prediction, Prepared, Question, check_units, predict, prepare
-from engine.evidence import Axes, Frame
+from engine.frame import Axes, Frame
 from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.jet import Jet
 from engine.measure import Measurement
@@ -113,12 +113,13 @@ class ResidentSketch:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of coefficients, retrained models and directions."""
+        """Memory of coefficients, retrained models and directions, and what is kept of them for the anchors."""
         frame = self._now.frame
         axes, interpolation, models = frame.axes, frame.interpolation, frame.models.values()
         jets = [*frame.parameters.values(), *(axes.parameters.values() if axes else ())]
         planes = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
         kernels = 0 if interpolation is None else interpolation.size_bytes
+        kernels += 0 if axes is None else frame.anchor_sets.size_bytes
         return kernels + sum(int(tensor.nbytes) for tensor in (*planes, *models, frame.directions))
 
     def table(self, measurement: Measurement) -> Prepared:
@@ -152,11 +153,11 @@ class ResidentSketch:
             QuestionError: of the kind that says what can't be answered.
         """
         check_units(units, self.unit_count)
-        columns = torch.tensor(sorted(units), device=self.device)
         now = self._current()
+        deleted = now.frame.one_set(torch.tensor(sorted(units), device=self.device))
         row = now.rows.get(tuple(sorted(units)))
         return [
-            predict(self._table(now, measurement), now.frame, columns, question, retrained=row)
+            predict(self._table(now, measurement), now.frame, deleted, question, retrained=row)
             for measurement in measurements
         ]
 

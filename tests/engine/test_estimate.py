@@ -15,7 +15,8 @@ from engine.directions import Ensemble, directions, overlaps
 from engine.documents import Documents
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
 from engine.estimate import Prediction, Prepared, Question, check_units, predict
-from engine.evidence import Frame, Table, tabulate
+from engine.evidence import Table, tabulate
+from engine.frame import Frame
 from engine.jet import Jet
 from engine.measure import Measurement
 from engine.model import ModelConfiguration, target_probabilities
@@ -253,9 +254,8 @@ def ask(
     """Directions and deletion set → the answer."""
     rows, deleted = where
     highest = len(table.coefficients)
-    answer = predict(
-        Prepared(table=table, calibration=None), frame(rows, ensemble=ensemble, degree=highest), deleted, question
-    )
+    of = frame(rows, ensemble=ensemble, degree=highest)
+    answer = predict(Prepared(table=table, calibration=None), of, of.one_set(deleted), question)
     assert isinstance(answer, Prediction)
     assert rows.shape[1] == units
     return answer

@@ -24,7 +24,8 @@ from engine.estimate import Distribution, Prediction, Question
 from engine.estimators import FLOOR, Candidate, EstimatorName, _term, candidate_values
 from engine.evaluate import OVERALL, DeletionSet, coherent_sets, evaluate, random_sets
 from engine.evidence import LINKS
-from engine.interpolation import Interpolation, functionals
+from engine.frame import DeletionSets
+from engine.interpolation import Interpolation
 from engine.jet import Jet, log
 from engine.measure import Measurement, measure_models
 from engine.model import target_probabilities
@@ -78,6 +79,13 @@ def retrained_loss(documents: Documents, configuration: SketchConfiguration, del
     return measure_models(TEXT, configuration.model, models).item()
 
 
+def functionals(psi: Tensor, rows: Tensor, order: int) -> Tensor:
+    """What each direction says of interactions alone, by the definition; [B, 2K]."""
+    x = rows.to(psi.dtype)
+    at = (x @ psi.T) ** order - (x[:, None, :] * psi[None]).pow(order).sum(dim=2)
+    return torch.cat([at.real, at.imag], dim=1)
+
+
 @pytest.fixture(scope="module")
 def mixed(
     tmp_path_factory: pytest.TempPathFactory, documents: Documents, with_axes: SketchConfiguration
@@ -115,7 +123,7 @@ def test_the_first_order_is_exact_for_every_set(
     deleted = [1, 4, 6]
     jets = probability_jets(with_axes, steps, indicator(deleted, documents.unit_count))
     table = sketch.table(TEXT).table
-    values = candidate_values(table, sketch.frame, indicator(deleted, documents.unit_count)[None])
+    values = candidate_values(table, sketch.frame, sketch.frame.one_set(torch.tensor(deleted)))
     summed = jets.constant + jets.higher[0][0][0]
     assert values[Candidate("axes", 1, 0, "probability")].item() == pytest.approx(
         -torch.maximum(summed, FLOOR * jets.constant).log().mean().item(), rel=1e-10
@@ -193,6 +201,30 @@ def test_interpolation_is_exact_where_the_directions_span(
     assert (row @ evidence.axes[1] - jets.higher[1][0]).norm() > 10 * (second - jets.higher[1][0]).norm()
 
 
+def test_sums_over_one_set_are_those_over_many_and_follow_their_definitions(mixed: ResidentSketch) -> None:
+    frame, m = mixed.frame, mixed.unit_count
+    assert frame.axes is not None
+    members = [[3], [0, 5], [1, 4, 6, 10]]
+    rows = torch.stack([indicator(units, m) for units in members])
+    many = DeletionSets(frame, rows=rows)
+    psi = frame.directions.to(torch.complex128)
+    torch.testing.assert_close(many.overlaps, rows.to(psi.dtype) @ psi.conj().T)
+    torch.testing.assert_close(many.functionals(3), functionals(psi, rows, 3))
+    likeness = np.corrcoef(rows.numpy(), frame.axes.anchors.numpy())[: len(rows), len(rows) :]
+    torch.testing.assert_close(many.likeness, torch.from_numpy(likeness))
+    kinship = frame.axes.kinship
+    coherence = [float(kinship[u][:, u].sum() / kinship.diagonal()[u].sum()) ** 0.5 for u in members]
+    assert many.coherence.tolist() == pytest.approx(coherence)
+    for row, units in enumerate(members):
+        one = frame.one_set(torch.tensor(units))
+        assert (len(one), one.sizes.item()) == (1, len(units))
+        for name in ("overlaps", "coherence", "likeness", "sizes"):
+            torch.testing.assert_close(getattr(one, name)[0], getattr(many, name)[row])
+        for order in (2, 3):
+            torch.testing.assert_close(one.functionals(order)[0], many.functionals(order)[row])
+        torch.testing.assert_close(one.total_of_two(kinship[..., None]), many.total_of_two(kinship[..., None])[[row]])
+
+
 def test_interpolation_reproduces_what_was_measured_and_shrinks_elsewhere() -> None:
     """A random symmetric tensor of order 2, measured along fewer directions than it has numbers."""
     m, generator = 10, torch.Generator().manual_seed(1)
@@ -267,7 +299,7 @@ def test_the_error_of_the_regression_at_an_anchor_leaves_it_out(mixed: ResidentS
     assert table.retrained is not None
     sets = mixed.frame.axes.anchors
     likeness = np.corrcoef(sets.numpy())
-    values = candidate_values(table, mixed.frame, sets)
+    values = candidate_values(table, mixed.frame, DeletionSets(mixed.frame, rows=sets))
     estimates = [values[Candidate("pairs", 3, 2, link)][:, 0] - table.baseline for link in LINKS]
     truth = table.retrained[-len(sets) :, 0]
     size = estimates[0] ** 2 + estimates[1] ** 2
@@ -319,7 +351,7 @@ def test_a_probability_never_falls_below_its_floor(sketch: ResidentSketch) -> No
     [evidence] = [e for e in table.evidence if e.link == "probability"]
     falling = dataclasses.replace(evidence, axes=evidence.axes - 10)
     values = candidate_values(
-        dataclasses.replace(table, evidence=(falling,)), sketch.frame, indicator([2], sketch.unit_count)[None]
+        dataclasses.replace(table, evidence=(falling,)), sketch.frame, sketch.frame.one_set(torch.tensor([2]))
     )
     floor = -(FLOOR * evidence.origin).log().mean().item()
     assert values[Candidate("axes", 1, 0, "probability")].item() == pytest.approx(floor)
