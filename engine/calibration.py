@@ -191,13 +191,13 @@ def choose(
         table: of the measurement.
         frame: of the sketch.
         chosen_set: a single one.
-        values: of `candidate_values` at it.
+        values: of `candidate_values` at it, those of `ALWAYS` at least.
         allowed: among which to choose.
     """
     candidates = calibration.candidates
     rows = torch.tensor([candidates.index(candidate) for candidate in allowed], device=calibration.errors.device)
     handicap = torch.tensor([_HANDICAP * (candidates[row].estimator == "regression") for row in rows])
-    handicap = handicap.to(values[candidates[0]])[:, None]
+    handicap = handicap.to(calibration.errors)[:, None]
     features = (_features(table, frame, chosen_set, values) - calibration.center) / calibration.scale
     places = _places(features, chosen_set.likeness)
     near = _similarity(places, calibration.places, CHOICE_BANDWIDTH)

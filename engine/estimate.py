@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.calibration import ONE_SIGMA, Calibration, Choice, calibrate, choose, chosen_values
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
-from engine.estimators import Candidate, EstimatorName, Readout, candidate_values
+from engine.estimators import ALWAYS, Candidate, EstimatorName, Readout, candidate_values
 from engine.evidence import Table, tabulate
 from engine.frame import DeletionSets, Frame
 from engine.measure import Measurement, hold, outcomes
@@ -233,11 +233,15 @@ def predict(
     if prepared.calibration is None or question.estimator == "sphere":
         return _by_sphere(table, frame, deleted, question, truth)
     allowed = _allowed(prepared.calibration.candidates, question, frame.degree)
+    whole = candidate_values(table, frame, deleted, estimators=ALWAYS)
+    choice = choose(prepared.calibration, table, frame, deleted, whole, allowed)
+    chosen = choice.candidate.estimator
     values = {
-        downweight: candidate_values(table, frame, deleted, downweight)
+        downweight: candidate_values(table, frame, deleted, downweight, estimators=(*ALWAYS, chosen))
         for downweight in dict.fromkeys((1.0, *question.downweights))
+        if downweight != 1 or chosen not in {*ALWAYS, "regression"}
     }
-    choice = choose(prepared.calibration, table, frame, deleted, values[1.0], allowed)
+    values.setdefault(1.0, whole)
     points = _calibrated_points(prepared.calibration, table, frame, question, choice, values, truth)
     largest = max(question.downweights)
     exact = truth is not None and largest == 1

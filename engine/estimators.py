@@ -19,8 +19,8 @@ the mean of what both give.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterator
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ from engine.measure import read_out
 
 EstimatorName: TypeAlias = Literal["sphere", "axes", "pairs", "hybrid", "interpolation", "regression"]
 Readout: TypeAlias = Link | Literal["both"]
+
+ALWAYS: Final[tuple[EstimatorName, ...]] = ("axes", "pairs")
+"""Whose candidates tell how large and how sure a change is, whichever one answers."""
 
 FLOOR = 0.05
 """Of the baseline probability: where probabilities are added up, no estimate falls below."""
@@ -56,7 +59,12 @@ class Candidate(NamedTuple):
 
 
 def candidate_values(
-    table: Table, frame: Frame, sets: DeletionSets, downweight: float = 1.0
+    table: Table,
+    frame: Frame,
+    sets: DeletionSets,
+    downweight: float = 1.0,
+    *,
+    estimators: Collection[EstimatorName] = get_args(EstimatorName),
 ) -> dict[Candidate, Tensor]:
     """Every candidate's estimate of a measurement; that of the regression needs anchors and isn't among them.
 
@@ -65,6 +73,7 @@ def candidate_values(
         frame: of the sketch.
         sets: B deletion sets.
         downweight: w.
+        estimators: whose candidates are wanted.
 
     Returns:
         float64 of shape [B, O], by candidate.
@@ -74,7 +83,7 @@ def candidate_values(
             table.measurement.kind, _probabilities(evidence, change)
         )
         for evidence in table.evidence
-        for name, degree, interactions, change in _changes(evidence, frame, sets, downweight, table)
+        for name, degree, interactions, change in _changes(evidence, frame, sets, downweight, table, estimators)
     }
     for candidate, value in list(values.items()):
         other = values.get(candidate._replace(readout="logarithm"))
@@ -84,14 +93,19 @@ def candidate_values(
 
 
 def _changes(
-    evidence: Evidence, frame: Frame, sets: DeletionSets, downweight: float, table: Table
+    evidence: Evidence,
+    frame: Frame,
+    sets: DeletionSets,
+    downweight: float,
+    table: Table,
+    estimators: Collection[EstimatorName],
 ) -> Iterator[tuple[EstimatorName, int, int, Tensor]]:
-    """Estimator, degree, interactions and the changes [B, T] in link space."""
+    """Estimator, degree, interactions and the changes [B, T] in link space; those of the axes always."""
     alone = _alone(evidence, sets, downweight)
     # Nothing changes at degree 0, in whatever link: once is enough.
     for degree in range(0 if evidence.link == "probability" else 1, frame.degree + 1):
         yield "axes", degree, 0, alone[degree]
-    if evidence.pairs is not None:
+    if evidence.pairs is not None and "pairs" in estimators:
         together = sets.total_of_two(evidence.pairs) * downweight**2 / 2
         for degree in range(min(2, frame.degree), frame.degree + 1):
             yield "pairs", degree, 2, alone[degree] + together
@@ -99,12 +113,14 @@ def _changes(
         ("interpolation", _interpolated(evidence, sets, downweight)),
         ("hybrid", _averaged(evidence, frame, sets, downweight)),
     ):
+        if name not in estimators:
+            continue
         total = torch.zeros_like(alone[0])
         for order, part in parts:
             total = total + part
             for degree in range(order, frame.degree + 1):
                 yield name, degree, order, alone[degree] + total  # type: ignore[misc]  # the names above
-    if evidence.directions is not None and evidence.link == _sphere_link(table):
+    if "sphere" in estimators and evidence.directions is not None and evidence.link == _sphere_link(table):
         change = torch.zeros_like(alone[0])
         for order in range(1, frame.degree + 1):
             change = change + _term(evidence.directions[order - 1], sets.overlaps, frame.units, order)[0] * (
