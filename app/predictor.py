@@ -15,9 +15,9 @@ from engine.attribution import Attributions
 from engine.cache import ByteCache
 from engine.counterfactual import ModelSource, counterfactual_model, draw_texts, save_model, trained_model
 from engine.errors import ArtifactError
-from engine.estimate import Distribution, Prediction, Question
 from engine.estimators import EstimatorName
 from engine.measure import Measurement
+from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch, table_cache
 from engine.sphere import Average
 from engine.store import open_artifact

@@ -21,7 +21,7 @@ from app.catalog import Claim, ResolvedDeletion
 from app.db import Database, transaction
 from app.settings import Settings
 from app.truth import Outcome, TruthProcess
-from engine.estimate import Distribution, Prediction
+from engine.question import Distribution, Prediction
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ The map, in the order in which things use each other:
     regression      their terms weighted as fits similar retrained sets
     sphere          the paper's estimator from random directions alone: standard errors, choice of degree
     calibration     which estimator had the least error at similar retrained sets, and what bar that gives
-    estimate        question and prediction: which estimator answers
+    question        what may be asked, and what comes back
+    estimate        from question to answer: which estimator, which degree, what bar
     attribution     the units whose deletion changes a measurement most
     supplements     models retrained after an artifact was built, kept beside it
     resident        sketches in memory that answer

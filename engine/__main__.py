@@ -19,10 +19,10 @@ from engine.configuration import SketchConfiguration
 from engine.directions import Ensemble
 from engine.documents import Documents, read_documents
 from engine.errors import EngineError
-from engine.estimate import Question
 from engine.measure import Measurement, targets
 from engine.model import ModelConfiguration
 from engine.plots import plot_accuracy, plot_curve, plot_expansion, plot_norms
+from engine.question import Question
 from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
 from engine.sketch import direction_steps

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from engine.directions import overlaps
 from engine.errors import QuestionError
-from engine.estimate import EXACT_ERROR, Prepared, check_confidence
+from engine.estimate import EXACT_ERROR, Prepared
 from engine.evidence import Table
 from engine.frame import Frame
 from engine.measure import Measurement
+from engine.question import check_confidence
 from engine.sphere import SphereEstimator
 
 

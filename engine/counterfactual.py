@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from engine.errors import QuestionError
-from engine.estimate import check_units
 from engine.jet import Jet
 from engine.measure import Measurement, targets
 from engine.model import ModelConfiguration, forward
+from engine.question import check_units
 from engine.resident import ResidentSketch
 from engine.store import save_tensors
 

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from engine.documents import Documents
 from engine.errors import ArtifactError, DeletionSetError
-from engine.estimate import Distribution, Prediction, Question
 from engine.measure import Measurement, measure_models
+from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.train import Progress

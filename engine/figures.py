@@ -22,9 +22,9 @@ from engine.devices import torch_device
 from engine.directions import dimension, directions, planes
 from engine.documents import Documents
 from engine.errors import DeletionSetError
-from engine.estimate import Prediction, Question, check_units
 from engine.jet import Coefficient, Jet
 from engine.measure import Measurement, measure_models, measured_probabilities, read_out_jets
+from engine.question import Prediction, Question, check_units
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import train_block

@@ -23,11 +23,12 @@ from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
 from engine.directions import directions
 from engine.errors import ArtifactError
-from engine.estimate import Distribution, Prediction, Prepared, Question, check_units, predict, prepare
+from engine.estimate import Prepared, predict, prepare
 from engine.frame import Axes, Frame
 from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.jet import Jet
 from engine.measure import Measurement
+from engine.question import Distribution, Prediction, Question, check_units
 from engine.sketch import PLANE_NAMES, direction_probe
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 

@@ -35,9 +35,9 @@ from torch import Tensor
 
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, DeletionSetError, QuestionError
-from engine.estimate import check_units
 from engine.measure import Measurement, measure_models
 from engine.model import ModelConfiguration
+from engine.question import check_units
 from engine.retrain import retrain
 from engine.store import Artifact, save_tensors
 from engine.train import Progress

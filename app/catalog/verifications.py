@@ -22,8 +22,8 @@ from app.catalog.pages import Page, page
 from app.errors import BusyError, NotFoundError
 from app.names import shown
 from app.tables import Sketch, SketchVersion, Verification
-from engine.estimate import Distribution, Prediction
 from engine.measure import Measurement
+from engine.question import Distribution, Prediction
 
 MOST_WAITING: Final = 100
 """Verifications that may wait or run; with more, further ones are refused."""

@@ -27,9 +27,9 @@ from app.settings import Settings
 from engine.configuration import SketchConfiguration
 from engine.data import BUNDLED, BundledName
 from engine.documents import Documents
-from engine.estimate import Prediction
 from engine.measure import Measurement, measure_models
 from engine.model import ModelConfiguration
+from engine.question import Prediction
 from engine.retrain import retrain
 from engine.terminal import progress_bar
 

@@ -13,8 +13,8 @@ from app.commands import console, deletion_of, documents_of, opened, predictor_o
 from app.predictor import Artifact
 from app.settings import Settings
 from engine.documents import Documents
-from engine.estimate import Distribution, Prediction
 from engine.measure import Measurement
+from engine.question import Distribution, Prediction
 from engine.store import open_artifact
 from engine.supplements import Value, retrained_values
 from engine.terminal import progress_bar

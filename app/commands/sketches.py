@@ -23,11 +23,11 @@ from engine.configuration import SketchConfiguration
 from engine.cost import Cost, expected_accuracy
 from engine.directions import Ensemble
 from engine.documents import Documents
-from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE, Question
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.plots import plot_accuracy
+from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE, Question
 from engine.resident import ResidentSketch
 from engine.stability import stability
 from engine.terminal import progress_bar, rough_duration

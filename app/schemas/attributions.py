@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from app.schemas import Answer, Name, RequestBody, VersionNumber
 from app.schemas.predict import BelowResolution, LogProbabilityBody, LossBody, NumberMeasured
-from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE
+from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
 

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 from app.catalog import ByDocuments, BySubset, ByUnits
 from app.catalog import Deletion as CatalogDeletion
 from app.schemas import Answer, DocumentNumber, Name, RequestBody, VersionNumber
-from engine.estimate import LEAST_CONFIDENCE, MOST_CONFIDENCE
 from engine.measure import Measurement
+from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
 

@@ -28,8 +28,8 @@ from app.tables import Verification
 from app.truth import Outcome, TruthProcess, truths_of
 from app.verifier import Verifier
 from engine.errors import ArtifactError
-from engine.estimate import Prediction, Term
 from engine.measure import Measurement, measure_models
+from engine.question import Prediction, Term
 from engine.retrain import retrain
 from engine.store import Artifact, open_artifact
 from engine.supplements import contains

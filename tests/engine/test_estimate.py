@@ -14,12 +14,13 @@ from engine.configuration import SketchConfiguration
 from engine.directions import Ensemble, directions, overlaps
 from engine.documents import Documents
 from engine.errors import DegreeError, DeletionSetError, DownweightError, QuestionError
-from engine.estimate import Prediction, Prepared, Question, check_units, predict
+from engine.estimate import Prepared, predict
 from engine.evidence import Table, tabulate
 from engine.frame import Frame
 from engine.jet import Jet
 from engine.measure import Measurement
 from engine.model import ModelConfiguration, target_probabilities
+from engine.question import Prediction, Question, check_units
 from engine.sphere import derivative_norms, term_samples
 from engine.train import Step, constant_jets, train
 from tests.oracles import loss_of

@@ -20,7 +20,6 @@ from engine.data import census_names
 from engine.directions import directions, overlaps
 from engine.documents import Documents
 from engine.errors import ConfigurationError, DegreeError, QuestionError
-from engine.estimate import Distribution, Prediction, Question
 from engine.estimators import FLOOR, Candidate, EstimatorName, _term, candidate_values
 from engine.evaluate import OVERALL, DeletionSet, coherent_sets, evaluate, random_sets
 from engine.evidence import LINKS
@@ -29,6 +28,7 @@ from engine.interpolation import Interpolation
 from engine.jet import Jet, log
 from engine.measure import Measurement, measure_models
 from engine.model import target_probabilities
+from engine.question import Distribution, Prediction, Question
 from engine.regression import LocalRegression
 from engine.resident import ResidentSketch
 from engine.retrain import retrain

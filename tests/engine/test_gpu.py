@@ -10,8 +10,8 @@ import torch
 
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
-from engine.estimate import Prediction, Question
 from engine.measure import Measurement
+from engine.question import Prediction, Question
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import build

@@ -13,10 +13,10 @@ from engine.cache import ByteCache
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.errors import ArtifactError, DeletionSetError, TextLengthError, UnknownCharacterError
-from engine.estimate import Distribution, Prediction, Question
 from engine.evaluate import DeletionSet, _rank_correlation, coherent_sets, evaluate, random_sets
 from engine.measure import Measurement, measure_models, measured_probabilities, targets
 from engine.model import ModelConfiguration
+from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch, table_cache
 from engine.sketch import build
 from tests.oracles import plain_loss

@@ -9,8 +9,8 @@ import pytest
 
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
-from engine.estimate import Distribution, Prediction, Question
 from engine.measure import Measurement, measure_models
+from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import build

@@ -20,9 +20,9 @@ from engine.configuration import SketchConfiguration
 from engine.data import census_names
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError
-from engine.estimate import Question
 from engine.evaluate import evaluate, random_sets
 from engine.measure import Measurement
+from engine.question import Question
 from engine.resident import ResidentSketch
 from engine.sketch import build
 from engine.store import open_artifact
