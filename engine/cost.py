@@ -199,7 +199,8 @@ def expected_accuracy(configuration: SketchConfiguration) -> Accuracy:
         )
     return Accuracy(
         expected="single units exact, random sets of a tenth of the data within about a quarter of the effects' "
-        "spread, sets with something in common within a fifth to two fifths: so on 1,000 first names.",
+        "spread, sets with something in common within a tenth to a third of the effect: so on 1,000 first names, "
+        "where that is up to a quarter of them.",
         advice=f"{more}What errors are left come from interactions between units, which --pairs adds where there are "
         "few; `sketches evaluate` measures them on this data.",
     )

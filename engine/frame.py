@@ -80,6 +80,18 @@ class Frame:
         assert self.axes is not None
         return DeletionSets(self, rows=self.axes.anchors)
 
+    @property
+    def size_bytes(self) -> int:
+        """What the sketch occupies, with what is made of it at the first questions."""
+        axes, interpolation, psi = self.axes, self.interpolation, self.directions
+        jets = [*self.parameters.values(), *(axes.parameters.values() if axes else ())]
+        tensors = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
+        tensors += [*self.models.values(), psi]
+        total = sum(tensor.nbytes for tensor in tensors) + 16 * psi.numel()  # and `directions_by_unit`
+        if axes is not None:
+            total += 2 * axes.anchors.nbytes + axes.kinship.nbytes + self.anchor_sets.size_bytes
+        return total + (0 if interpolation is None else interpolation.size_bytes)
+
     @cached_property
     def directions_by_unit(self) -> Tensor:
         """ψ in double precision, a row a unit, [m, K]: to be gathered."""
@@ -139,7 +151,7 @@ class DeletionSets:
 
     @property
     def size_bytes(self) -> int:
-        """What is kept of them in the end."""
+        """What is kept of them once every sum was asked for."""
         frame = self._frame
         orders = () if frame.interpolation is None else frame.interpolation.orders
         anchors = 0 if frame.axes is None else len(frame.axes.anchors)

@@ -115,13 +115,7 @@ class ResidentSketch:
     @property
     def size_bytes(self) -> int:
         """Memory of coefficients, retrained models and directions, and what is kept of them for the anchors."""
-        frame = self._now.frame
-        axes, interpolation, models = frame.axes, frame.interpolation, frame.models.values()
-        jets = [*frame.parameters.values(), *(axes.parameters.values() if axes else ())]
-        planes = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
-        kernels = 0 if interpolation is None else interpolation.size_bytes
-        kernels += 0 if axes is None else frame.anchor_sets.size_bytes
-        return kernels + sum(int(tensor.nbytes) for tensor in (*planes, *models, frame.directions))
+        return self._now.frame.size_bytes
 
     def table(self, measurement: Measurement) -> Prepared:
         """What is known of a measurement, made once.

@@ -36,7 +36,7 @@ from engine.terminal import progress_bar
 DATASET: BundledName = "census-names"
 SKETCH = "names"
 NAMES, DIRECTIONS = 1_000, 200
-"""What two cores sketch in about a minute and a half."""
+"""What two cores sketch in three to four minutes, most of it retraining and axes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,6 @@ class PredictRequest(RequestBody):
     average: Literal["mean", "median_of_means"] = Field(
         default="mean", description="Over the directions; median_of_means withstands heavy tails at some cost."
     )
-
     verify: bool = Field(
         default=False,
         strict=True,
