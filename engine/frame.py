@@ -87,7 +87,7 @@ class Frame:
         jets = [*self.parameters.values(), *(axes.parameters.values() if axes else ())]
         tensors = [plane for jet in jets for coefficient in jet.coefficients for plane in coefficient]
         tensors += [*self.models.values(), psi]
-        total = sum(tensor.nbytes for tensor in tensors) + 16 * psi.numel()  # and `directions_by_unit`
+        total: int = sum(tensor.nbytes for tensor in tensors) + 16 * psi.numel()  # and `directions_by_unit`
         if axes is not None:
             total += 2 * axes.anchors.nbytes + axes.kinship.nbytes + self.anchor_sets.size_bytes
         return total + (0 if interpolation is None else interpolation.size_bytes)

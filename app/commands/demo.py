@@ -36,7 +36,7 @@ from engine.terminal import progress_bar
 DATASET: BundledName = "census-names"
 SKETCH = "names"
 NAMES, DIRECTIONS = 1_000, 200
-"""What two cores sketch in three to four minutes, most of it retraining and axes."""
+"""What two cores sketch in three to four minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
