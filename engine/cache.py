@@ -48,6 +48,17 @@ class ByteCache(Generic[Key, Value]):
                     self._making.pop(key, None)
         return value
 
+    def peek(self, key: Key) -> Value | None:
+        """The value of a key, if it is held."""
+        with self._lock:
+            return self._hit(key) if key in self._values else None
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep a value that was made elsewhere."""
+        with self._lock:
+            self.misses += 1
+            self._keep(key, value)
+
     def items(self) -> list[tuple[Key, Value]]:
         """What is held, the least recently used first."""
         with self._lock:

@@ -18,9 +18,9 @@ WORTHWHILE_WORK = 20_000
 """Direction·steps from which fusing saves more than the ten seconds that compiling takes."""
 
 
-def worth_fusing(work: int) -> bool:
-    """Whether to fuse a build of so many direction·steps: it is large enough, and compiling works here."""
-    return work >= WORTHWHILE_WORK and _compiling_works()
+def worth_fusing(work: int, device: str = "cpu") -> bool:
+    """Whether to fuse a build of so many direction·steps on a device: it is large enough, and compiling works here."""
+    return work >= WORTHWHILE_WORK and _compiling_works(device)
 
 
 @functools.cache
@@ -30,10 +30,10 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @functools.cache
-def _compiling_works() -> bool:
-    """Tried once, since what it takes (a compiler that torch knows, Python's headers) isn't told by looking."""
+def _compiling_works(device: str) -> bool:
+    """Tried once, since what it takes (a compiler that torch knows, headers; Triton on CUDA) isn't told by looking."""
     try:
-        return bool((fused(_one_more)(torch.zeros(2)) == 1).all())
+        return bool((fused(_one_more)(torch.zeros(2, device=device)) == 1).all())
     except Exception:  # noqa: BLE001 - torch documents no common class; whatever it is, plain execution works
         return False
 

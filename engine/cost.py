@@ -8,8 +8,10 @@ of a step for each kind of block, of an ordinary step, and of what comes before 
 
 The measured steps are on documents of all lengths, since a step takes the longer the longer its document is. Blocks are
 begun as the build begins them (`engine.sketch.block_tensors`) and left after a few steps, so that a further kind of
-block needs nothing here. It isn't foreseen how much several workers slow each other down, by the memory that they
-share: on two cores it was less than the noise.
+block needs nothing here. Workers slow each other down by the caches that they share, so as many of them are measured
+at the same time as there will be.
+
+**Memory** is what the process has after that, plus what its workers' results take up.
 
 **Accuracy** is a sentence for the kind of sketch, from the figures in docs/accuracy.md; only retrains tell it for given
 data.
@@ -18,19 +20,29 @@ data.
 from __future__ import annotations
 
 import contextlib
+import resource
+import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
-from engine.compiled import worth_fusing
 from engine.configuration import Block, BlockKind, SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
-from engine.sketch import block_tensors, direction_steps, first_step, train_ordinarily
-from engine.store import PARAMETERS
+from engine.native.groups import STEPS as GROUP_STEPS
+from engine.sketch import (
+    block_tensors,
+    direction_steps,
+    execution,
+    first_steps,
+    train_ordinarily,
+    trained_together,
+)
+from engine.store import PARAMETERS, Execution
 from engine.threads import one_thread
 from engine.train import Step, schedule
 from engine.workers import shares
@@ -73,13 +85,15 @@ class Cost:
 
     Attributes:
         seconds: wall time, the measurement and what was compiled for it not counted.
+        memory_bytes: the most that all processes of the build have at the same time.
         size_bytes: of the artifact.
         direction_steps: directions, axes and retrained sets, times steps.
-        workers: processes that work at the same time.
+        workers: threads or processes that work at the same time.
         retraining: the share of all work that goes into retrained models.
     """
 
     seconds: float
+    memory_bytes: int
     size_bytes: int
     direction_steps: int
     workers: int
@@ -94,7 +108,7 @@ class Accuracy(NamedTuple):
 
 
 class BlockRate(NamedTuple):
-    """Seconds of a kind of block: before the first step, once a worker for compiling, and a step and direction."""
+    """Seconds of a kind of block: before the first step, once a worker for compiling, and a step of one direction."""
 
     setup: float
     compiling: float
@@ -108,10 +122,14 @@ class Rates:
     Attributes:
         kinds: by kind of block.
         ordinary_step: seconds of a step of the ordinary run.
+        together: by kind of block, directions that start at the same step; all of a block where it isn't named.
+        threads: whether workers are threads, which take no time to start.
     """
 
     kinds: Mapping[BlockKind, BlockRate]
     ordinary_step: float
+    together: Mapping[BlockKind, int] = field(default_factory=dict)
+    threads: bool = False
 
 
 @one_thread()
@@ -138,14 +156,16 @@ def estimate_cost(
     place = torch_device(device)
     steps = schedule(configuration.model, configuration.training, documents, place)
     blocks = [block for block in configuration.blocks(documents.unit_count) if block.file not in finished]
-    fuse = worth_fusing(direction_steps(configuration, documents))
-    rates = _measured_rates(documents, configuration, blocks, place, fuse=fuse)
+    chosen = execution(configuration, place, direction_steps(configuration, documents))
+    workers = len(shares(range(len(blocks)), workers))
+    rates = _measured_rates(documents, configuration, blocks, place, chosen, workers)
     ordinary_run = 0.0 if PARAMETERS in finished else rates.ordinary_step * len(steps)
     return Cost(
         seconds=ordinary_run + blocks_seconds(blocks, steps, rates, workers=workers),
+        memory_bytes=_memory_bytes(configuration, blocks, workers, threads=chosen.native),
         size_bytes=configuration.size_bytes(documents.unit_count),
         direction_steps=direction_steps(configuration, documents),
-        workers=len(shares(range(len(blocks)), workers)),
+        workers=workers,
         retraining=_retraining_share(blocks, steps, rates),
     )
 
@@ -161,13 +181,24 @@ def blocks_seconds(blocks: Sequence[Block], steps: list[Step], rates: Rates, *, 
     """
     parts = shares(range(len(blocks)), workers)
     longest = max(sum(_block_seconds(blocks[number], steps, rates) for number in part) for part in parts)
-    return longest + (_worker_seconds(rates) if len(parts) > 1 else 0.0)
+    return longest + (_worker_seconds(rates) if len(parts) > 1 and not rates.threads else 0.0)
 
 
 def _block_seconds(block: Block, steps: list[Step], rates: Rates) -> float:
-    rate, start = rates.kinds[block.kind], first_step(block, steps)
-    own = rate.step * (block.stop - block.start) * (len(steps) - start)
-    return rate.setup + rates.ordinary_step * start + own
+    rate = rates.kinds[block.kind]
+    parts = first_steps(block, steps, together=rates.together.get(block.kind, block.stop - block.start))
+    own = sum(count * (len(steps) - start) for count, start in parts)
+    return rate.setup + rates.ordinary_step * max(start for _, start in parts) + rate.step * own
+
+
+def _memory_bytes(configuration: SketchConfiguration, blocks: Sequence[Block], workers: int, *, threads: bool) -> int:
+    """The most that the build has at the same time; after the measurement, which began a block of every kind."""
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if not threads:
+        return now * (1 + workers if workers > 1 else 1)  # every process is about as large as this one
+    largest = max((block.stop - block.start for block in blocks), default=0)
+    numbers = 2 * configuration.degree * largest * configuration.model.parameter_count
+    return now + 2 * workers * numbers * configuration.torch_dtype.itemsize  # as it is filled, and as it is written
 
 
 def _retraining_share(blocks: Sequence[Block], steps: list[Step], rates: Rates) -> float:
@@ -225,18 +256,15 @@ class _Clock:
         self.steps = steps
         self.started = _now(device)
         self.finished: list[float] = []
+        self.work: list[int] = []
 
-    def report(self, directions: int) -> None:
+    def report(self, work: int) -> None:
         """For `block_tensors`."""
         self.finished.append(_now(self.device))
+        self.work.append(work)
         timed, seconds = len(self.finished) - 1, self.finished[-1] - self.finished[0]
         if timed >= self.steps or (timed >= FEWEST_STEPS and seconds > MEASURED_SECONDS):
             raise _EnoughError
-
-    @property
-    def first(self) -> float:
-        """Seconds up to the end of the first step."""
-        return self.finished[0] - self.started
 
     @property
     def all(self) -> float:
@@ -245,9 +273,14 @@ class _Clock:
 
     @property
     def step(self) -> float:
-        """Seconds of a later step; of the first, where there is no other."""
-        later = len(self.finished) - 1
-        return (self.finished[-1] - self.finished[0]) / later if later else self.first
+        """Seconds of a step of one direction, from the later reports; from the first, where there is no other."""
+        later = sum(self.work[1:])
+        return (self.finished[-1] - self.finished[0]) / later if later else self.all / self.work[0]
+
+    @property
+    def setup(self) -> float:
+        """Seconds before the first step."""
+        return max(0.0, self.finished[0] - self.started - self.work[0] * self.step)
 
 
 def _measured_rates(
@@ -255,50 +288,65 @@ def _measured_rates(
     configuration: SketchConfiguration,
     blocks: Sequence[Block],
     device: torch.device,
-    *,
-    fuse: bool,
+    execution: Execution,
+    workers: int,
 ) -> Rates:
     """What the kinds among some blocks take, and an ordinary step."""
     of_kind = {block.kind: block for block in reversed(configuration.blocks(documents.unit_count))}
     wanted = dict.fromkeys(block.kind for block in blocks)
     return Rates(
-        kinds={kind: _measured_rate(documents, configuration, of_kind[kind], device, fuse=fuse) for kind in wanted},
-        ordinary_step=_ordinary_step_seconds(configuration, documents, device),
+        kinds={
+            kind: _measured_rate(documents, configuration, of_kind[kind], device, execution, workers) for kind in wanted
+        },
+        ordinary_step=_ordinary_step_seconds(configuration, documents, device, native=execution.native),
+        together={kind: trained_together(configuration, of_kind[kind], execution) for kind in wanted},
+        threads=execution.native,
     )
 
 
 def _measured_rate(
-    documents: Documents, configuration: SketchConfiguration, block: Block, device: torch.device, *, fuse: bool
+    documents: Documents,
+    configuration: SketchConfiguration,
+    block: Block,
+    device: torch.device,
+    execution: Execution,
+    workers: int,
 ) -> BlockRate:
     """Begin a kind's first block twice: what the first time takes longer is compiling."""
 
     def clock(ordered: Documents, steps: int) -> _Clock:
         clock = _Clock(device, steps)
         with contextlib.suppress(_EnoughError):
-            block_tensors(configuration, ordered, block, device, fuse=fuse, report=clock.report)
+            block_tensors(configuration, ordered, block, device, execution, report=clock.report)
         return clock
 
     steps = len(documents) * configuration.training.epochs
+    if execution.native:
+        representative = _of_every_length(documents)
+        with ThreadPoolExecutor(workers) as pool:
+            clocks = list(pool.map(lambda _: clock(representative, MEASURED_STEPS), range(workers)))
+        return BlockRate(
+            setup=max(one.setup for one in clocks), compiling=0.0, step=sum(one.step for one in clocks) / workers
+        )
     cold = clock(_longest_first(documents), min(WARM_STEPS, _measured_steps(steps)) - 1)
     warm = clock(_of_every_length(documents), _measured_steps(steps))
-    return BlockRate(
-        setup=max(0.0, warm.first - warm.step),
-        compiling=max(0.0, cold.all - warm.first - (len(cold.finished) - 1) * warm.step) if fuse else 0.0,
-        step=warm.step / (block.stop - block.start),
-    )
+    compiling = cold.all - warm.setup - sum(cold.work) * warm.step
+    return BlockRate(setup=warm.setup, compiling=max(0.0, compiling) if execution.fused else 0.0, step=warm.step)
 
 
 def _measured_steps(steps: int) -> int:
     return max(1, min(MEASURED_STEPS, int(steps * MEASURED_SHARE)))
 
 
-def _ordinary_step_seconds(configuration: SketchConfiguration, documents: Documents, device: torch.device) -> float:
+def _ordinary_step_seconds(
+    configuration: SketchConfiguration, documents: Documents, device: torch.device, *, native: bool
+) -> float:
     """Seconds of a step of the ordinary run."""
     steps = schedule(configuration.model, configuration.training, _of_every_length(documents), device)
 
     def seconds(count: int) -> float:
         started = _now(device)
-        train_ordinarily(configuration, steps[:count])
+        train_ordinarily(configuration, steps[:count], native=native)
         return _now(device) - started
 
     seconds(1)  # the first pass through the model takes longer
@@ -313,12 +361,12 @@ def _worker_seconds(rates: Rates) -> float:
 
 
 def _of_every_length(documents: Documents) -> Documents:
-    """The same documents in another order: first some that stand for all lengths, however few of them are taken.
+    """The same documents in another order: the first of them stand for all lengths, however few are taken.
 
     They are at the quantiles 1/2, 1/4, 3/4, 1/8, 5/8 … of the lengths (van der Corput's sequence).
     """
     by_length = _by_length(documents)
-    count = 1 + _measured_steps(len(documents))
+    count = MEASURED_STEPS * GROUP_STEPS
     chosen = [by_length[int(_van_der_corput(i) * len(documents))] for i in range(1, count + 1)]
     return _reordered(documents, dict.fromkeys(chosen + by_length))
 

@@ -102,6 +102,13 @@ class ModelConfiguration:
         }
 
 
+def matrices(configuration: ModelConfiguration, flat: Tensor) -> dict[str, Tensor]:
+    """Flat parameters, [..., P], as matrices [..., rows, columns] by name."""
+    parts = torch.split(flat, [rows * columns for rows, columns in configuration.shapes.values()], dim=-1)
+    shapes = configuration.shapes.items()
+    return {name: part.reshape(*part.shape[:-1], *shape) for (name, shape), part in zip(shapes, parts, strict=True)}
+
+
 def forward(
     configuration: ModelConfiguration, parameters: Parameters, inputs: Tensor
 ) -> tuple[Jet, Callable[[Jet], dict[str, Jet]]]:
@@ -144,8 +151,8 @@ def loss_gradient(logits: Jet, targets: Tensor) -> Jet:
     """Gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / T, of shape [T, V]."""
     probabilities = jet.softmax(logits)
     length, vocabulary = probabilities.constant.shape[-2:]
-    hot = functional.one_hot(targets, vocabulary).to(probabilities.constant.dtype)
-    return jet.scale(jet.shift(probabilities, -hot), 1 / length)
+    hot = targets[:, None] == torch.arange(vocabulary, device=targets.device)  # one_hot would check them on the host
+    return jet.scale(jet.shift(probabilities, -hot.to(probabilities.constant.dtype)), 1 / length)
 
 
 def token_probabilities(

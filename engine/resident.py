@@ -28,6 +28,7 @@ from engine.frame import Axes, Frame
 from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.jet import Jet
 from engine.measure import Measurement
+from engine.model import matrices as flat_matrices
 from engine.question import Distribution, Prediction, Question, check_units
 from engine.sketch import PLANE_NAMES, direction_probe
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
@@ -179,7 +180,7 @@ class ResidentSketch:
         new = [number for number, units in enumerate(found.sets) if units not in built.rows]
         if not new:
             return dataclasses.replace(built, stamp=stamp)
-        matrices = supplements.matrices(self.configuration.model, found.models[new].to(self.device))
+        matrices = flat_matrices(self.configuration.model, found.models[new].to(self.device))
         sets = [found.sets[number] for number in new]
         frame, axes = built.frame, built.frame.axes
         if axes is not None:

@@ -1,7 +1,7 @@
 """Ground truth: the model trained anew with deletion sets at weight zero, many sets at once.
 
 The same schedule, initialisation and optimiser as in the ordinary run; only the loss of deleted units is multiplied
-by zero (METHOD in `engine.train`).
+by zero (`engine.train`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from engine.configuration import SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
 from engine.jet import Jet
+from engine.model import matrices
+from engine.native.groups import Schedule, train_models
+from engine.native.library import library
 from engine.threads import one_thread
 from engine.train import Progress, of_models, schedule, train
 
@@ -29,6 +32,7 @@ def retrain(
     downweight: float | Sequence[float] = 1.0,
     batch: int = 64,
     device: str = "cpu",
+    native: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """Train one plain model for every deletion set.
@@ -38,8 +42,9 @@ def retrain(
         configuration: of the sketch; directions and degree play no part.
         deletion_sets: unit numbers of each of the B sets; an empty one gives the ordinary model.
         downweight: how far the sets' weight is taken down, 1 deletes; one for all, or one for each set.
-        batch: models that are trained at once.
+        batch: models that torch trains at once; native code has a batch size of its own.
         device: "cpu", or a CUDA device.
+        native: whether to train by native code where it can be had.
         progress: called with finished model·steps and all of them.
 
     Returns:
@@ -47,15 +52,26 @@ def retrain(
     """
     place, dtype = torch_device(device), configuration.torch_dtype
     steps = schedule(configuration.model, configuration.training, documents, place)
-    initial = {name: matrix.to(place, dtype) for name, matrix in configuration.model.initial_parameters().items()}
     each = [downweight] * len(deletion_sets) if isinstance(downweight, int | float) else downweight
     total = len(deletion_sets) * len(steps)
+    code = library(dtype, 0, 1) if native and place.type == "cpu" else None
+    if code is not None:
+        done = 0
+
+        def report(work: int) -> None:
+            nonlocal done
+            done += work
+            progress(done, total)
+
+        arrays = Schedule.of(configuration.model, configuration.training, steps, dtype)
+        weights = 1 - _downweights(deletion_sets, each, documents.unit_count, like=arrays.initial)
+        return matrices(configuration.model, train_models(code, arrays, weights, report=report))
+    initial = {name: matrix.to(place, dtype) for name, matrix in configuration.model.initial_parameters().items()}
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(deletion_sets), batch):
         sets = deletion_sets[start : start + batch]
-        downweights = torch.zeros(len(sets), documents.unit_count, dtype=dtype, device=place)
-        for row, (units, weight) in enumerate(zip(sets, each[start : start + batch], strict=True)):
-            downweights[row, list(units)] = weight
+        like = next(iter(initial.values()))
+        downweights = _downweights(sets, each[start : start + batch], documents.unit_count, like=like)
 
         def on_step(step: int, done: int = start * len(steps), models: int = len(sets)) -> None:
             progress(done + (step + 1) * models, total)
@@ -70,3 +86,11 @@ def retrain(
         )
         parts.append({name: matrix.constant for name, matrix in trained.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in initial}
+
+
+def _downweights(sets: Sequence[Sequence[int]], each: Sequence[float], units: int, *, like: Tensor) -> Tensor:
+    """What every unit's weight is taken down by for each of B sets, [B, m]."""
+    downweights = like.new_zeros(len(sets), units)
+    for row, members, downweight in zip(downweights, sets, each, strict=True):
+        row[list(members)] = downweight
+    return downweights

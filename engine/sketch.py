@@ -1,9 +1,10 @@
 """Building a sketch: the ordinary training run, then blocks of directions through training in jets, into an artifact.
 
-The data flow: documents → schedule of steps → for every block: directions → `train` → coefficients of the trained
-parameters → a file of the workspace. When all blocks are there, the manifest is written and the artifact gets its
-name. A build that is killed goes on from its finished blocks; since a block depends on nothing but the plan and its
-own directions, the result is the same to the bit.
+The data flow: documents → schedule of steps → for every block: directions → training → coefficients of the trained
+parameters → a file of the workspace. Training is native code on a processor with a compiler (`engine.native`), else
+torch (`engine.train`). When all blocks are there, the manifest is written and the artifact gets its name. A build that
+is killed goes on from its finished blocks; since a block depends on nothing but the plan and its own directions, the
+result is the same to the bit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import functools
 import platform
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,9 @@ from engine.directions import directions, planes
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError
 from engine.jet import Coefficient, Jet
+from engine.model import matrices
+from engine.native.groups import Code, Schedule, train_directions, train_models
+from engine.native.library import library
 from engine.retrain import retrain
 from engine.store import (
     MANIFEST,
@@ -45,7 +48,7 @@ from engine.store import (
 )
 from engine.threads import one_thread
 from engine.train import Progress, Step, along_directions, constant_jets, schedule, train
-from engine.workers import train_blocks
+from engine.workers import Report, train_blocks
 
 PLANE_NAMES = ("real", "imaginary")
 
@@ -57,6 +60,7 @@ def build(
     *,
     device: str = "cpu",
     workers: int = 1,
+    native: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> Artifact:
     """Build a sketch, or go on with one, or return the one that is there already.
@@ -66,8 +70,9 @@ def build(
         configuration: what to build.
         destination: directory of the artifact; its parent exists or can be made.
         device: "cpu", or a CUDA device.
-        workers: processes that train blocks; they change nothing but the time. With more than one, a script needs
-            Python's usual ``if __name__ == "__main__":``.
+        workers: how many blocks are trained at the same time; they change nothing but the time. Without a compiler
+            they are processes, and a script needs Python's usual ``if __name__ == "__main__":``.
+        native: whether to train by native code where it can be had. Otherwise torch trains, to rounding the same.
         progress: called with the finished direction·steps and all of them. What an earlier attempt finished counts at
             once.
 
@@ -80,7 +85,7 @@ def build(
     plan = Plan(
         configuration=configuration,
         source=Source(fingerprint=documents.fingerprint, documents=len(documents), units=documents.unit_count),
-        execution=Execution(device=place.type, fused=worth_fusing(work)),
+        execution=execution(configuration, place, work, native=native),
     )
     if destination.exists():
         found = _existing(destination, plan)
@@ -117,6 +122,19 @@ def direction_steps(configuration: SketchConfiguration, documents: Documents) ->
     """The size of a build: directions, axes and retrained sets, times steps."""
     together = sum(block.stop - block.start for block in configuration.blocks(documents.unit_count))
     return together * len(documents) * configuration.training.epochs
+
+
+def execution(configuration: SketchConfiguration, device: torch.device, work: int, *, native: bool = True) -> Execution:
+    """How a build of so many direction·steps is carried out: by native code where that can be had, else by torch."""
+    native = native and device.type == "cpu" and code_for(configuration, planes=2) is not None
+    return Execution(device=device.type, fused=not native and worth_fusing(work, device.type), native=native)
+
+
+def code_for(configuration: SketchConfiguration, *, planes: int) -> Code | None:
+    """Native code for a configuration's directions (two planes) or axes (one), None where there is none."""
+    plain = library(configuration.torch_dtype, 0, 1)
+    jets = library(configuration.torch_dtype, configuration.degree, planes)
+    return None if plain is None or jets is None else Code(plain=plain, jets=jets)
 
 
 def train_block(
@@ -163,10 +181,30 @@ def block_directions(configuration: SketchConfiguration, block: Block, units: in
 
 def first_step(block: Block, steps: list[Step]) -> int:
     """The first step of the schedule that a block trains in jets, or in many models; those before are ordinary ones."""
+    return first_steps(block, steps, together=block.stop - block.start)[0][1]
+
+
+def first_steps(block: Block, steps: list[Step], *, together: int) -> list[tuple[int, int]]:
+    """The same for parts of a block: how many directions each has, and its first step.
+
+    Args:
+        block: of any kind.
+        steps: the schedule.
+        together: directions of a part; the last has what is left.
+    """
+    parts = [range(at, min(at + together, block.stop)) for at in range(block.start, block.stop, together)]
     if block.kind != "axes":
-        return 0
-    visited = range(block.start, block.stop)
-    return next(index for index, step in enumerate(steps) if step.unit in visited)
+        return [(len(part), 0) for part in parts]
+    visits: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        visits.setdefault(step.unit, index)
+    return [(len(part), min(visits[unit] for unit in part)) for part in parts]
+
+
+def trained_together(configuration: SketchConfiguration, block: Block, execution: Execution) -> int:
+    """How many of a block's directions start at the same step: all of it, or a group of native code."""
+    code = code_for(configuration, planes=1 if block.kind == "axes" else 2) if execution.native else None
+    return block.stop - block.start if code is None else code.jets.lanes
 
 
 def block_tensors(
@@ -174,9 +212,9 @@ def block_tensors(
     documents: Documents,
     block: Block,
     device: torch.device,
+    execution: Execution,
     *,
-    fuse: bool,
-    report: Callable[[int], None],
+    report: Report,
 ) -> dict[str, Tensor]:
     """Train one block: the tensors of its file.
 
@@ -185,24 +223,30 @@ def block_tensors(
         documents: in training order.
         block: one of the configuration's blocks.
         device: the device that is to work.
-        fuse: whether to compile the optimiser's update into one pass.
-        report: called after every step with the block's number of directions, axes or retrained sets.
+        execution: how it works.
+        report: called as the work goes on, with direction·steps.
 
     Raises:
         ConfigurationError: what was trained isn't finite.
     """
     if block.kind == "retrained":
-        return _retrain_sets(configuration, documents, block, device, report)
+        return _retrain_sets(configuration, documents, block, device, native=execution.native, report=report)
     steps = schedule(configuration.model, configuration.training, documents, device)
-    trained = train_block(
-        configuration,
-        steps,
-        block_directions(configuration, block, documents.unit_count, device),
-        start=first_step(block, steps),
-        fuse=fuse,
-        on_step=lambda step, steps: report(block.stop - block.start),
-    )
-    tensors = coefficients(trained)
+    rows = block_directions(configuration, block, documents.unit_count, device)
+    code = code_for(configuration, planes=len(rows)) if execution.native else None
+    if code is not None:
+        arrays = Schedule.of(configuration.model, configuration.training, steps, configuration.torch_dtype)
+        tensors = _named(train_directions(code, arrays, rows, report=report))
+    else:
+        trained = train_block(
+            configuration,
+            steps,
+            rows,
+            start=first_step(block, steps),
+            fuse=execution.fused,
+            on_step=lambda step, steps: report(block.stop - block.start),
+        )
+        tensors = coefficients(trained)
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ConfigurationError(
             "The expansion of training isn't finite along some direction: lower degree, or raise epsilon."
@@ -210,12 +254,26 @@ def block_tensors(
     return tensors
 
 
-def train_ordinarily(configuration: SketchConfiguration, steps: list[Step]) -> dict[str, Tensor]:
+def train_ordinarily(configuration: SketchConfiguration, steps: list[Step], *, native: bool) -> dict[str, Tensor]:
     """The trained parameters of the ordinary run, x = 0."""
-    device, dtype = steps[0].inputs.device, configuration.torch_dtype
-    initial = {name: Jet(matrix.to(device, dtype)) for name, matrix in configuration.model.initial_parameters().items()}
-    trained = train(configuration.model, configuration.training, steps, initial, lambda gradient, unit: gradient)
+    device, dtype, model = steps[0].inputs.device, configuration.torch_dtype, configuration.model
+    plain = library(dtype, 0, 1) if native else None
+    if plain is not None:
+        arrays = Schedule.of(model, configuration.training, steps, dtype)
+        units = int(arrays.units.max()) + 1
+        return matrices(model, train_models(plain, arrays, torch.ones(1, units, dtype=dtype))[0])
+    initial = {name: Jet(matrix.to(device, dtype)) for name, matrix in model.initial_parameters().items()}
+    trained = train(model, configuration.training, steps, initial, lambda gradient, unit: gradient)
     return {name: matrix.constant for name, matrix in trained.items()}
+
+
+def _named(trained: Tensor) -> dict[str, Tensor]:
+    """Coefficients [S, planes, K, P] as `coefficients` names them."""
+    return {
+        f"order{order}.{PLANE_NAMES[plane]}": rows
+        for order, planes in enumerate(trained, start=1)
+        for plane, rows in enumerate(planes)
+    }
 
 
 def coefficients(trained: dict[str, Jet]) -> dict[str, Tensor]:
@@ -245,7 +303,7 @@ def _fill(
     steps = schedule(configuration.model, configuration.training, documents, device)
     if not workspace.has(PARAMETERS):
         with one_thread():
-            trained = train_ordinarily(configuration, steps)
+            trained = train_ordinarily(configuration, steps, native=plan.execution.native)
         if not all(matrix.isfinite().all() for matrix in trained.values()):
             raise ConfigurationError(
                 "Training diverged: the parameters aren't finite. Lower learning_rate or raise epsilon."
@@ -262,23 +320,23 @@ def _fill(
     done = total - sum(blocks[number].stop - blocks[number].start for number in missing) * len(steps)
     progress(done, total)
 
-    def report(directions: int) -> None:
+    def report(work: int) -> None:
         nonlocal done
-        done += directions
+        done += work
         progress(done, total)
 
     train_one = functools.partial(_train_and_save, plan, documents, workspace.path, device)
-    train_blocks(train_one, missing, workers=workers, report=report)
+    train_blocks(train_one, missing, workers=workers, threads=plan.execution.native, report=report)
 
 
 def _train_and_save(
-    plan: Plan, documents: Documents, workspace: Path, device: torch.device, number: int, report: Callable[[int], None]
+    plan: Plan, documents: Documents, workspace: Path, device: torch.device, number: int, report: Report
 ) -> None:
     """Train one block and write it to the workspace; runs in a worker, or here."""
     block = plan.configuration.blocks(documents.unit_count)[number]
-    fuse = plan.execution.fused
     save_tensors(
-        workspace / block.file, block_tensors(plan.configuration, documents, block, device, fuse=fuse, report=report)
+        workspace / block.file,
+        block_tensors(plan.configuration, documents, block, device, plan.execution, report=report),
     )
 
 
@@ -296,17 +354,27 @@ def _retrain_sets(
     documents: Documents,
     block: Block,
     device: torch.device,
-    report: Callable[[int], None],
+    *,
+    native: bool,
+    report: Report,
 ) -> dict[str, Tensor]:
     """Parameters of the models without each of a block's deletion sets, and the sets themselves."""
     sets = retrained_sets(configuration, documents)[block.start : block.stop]
+    reported = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal reported
+        report(done - reported)
+        reported = done
+
     models = retrain(
         documents,
         configuration,
         sets,
         batch=len(sets),
         device=str(device),
-        progress=lambda done, total: report(len(sets)),
+        native=native,
+        progress=progress,
     )
     if not all(matrix.isfinite().all() for matrix in models.values()):
         raise ConfigurationError("Retraining without a deletion set diverged. Lower learning_rate or raise epsilon.")

@@ -50,10 +50,17 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """What decides the last bits of a result, besides the configuration."""
+    """What decides the last bits of a result, besides the configuration.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        fused: whether torch compiles the optimiser's update.
+        native: whether native code trains, and not torch.
+    """
 
     device: str
     fused: bool
+    native: bool = False  # artifacts that don't say were made before there was such code
 
 
 @dataclass(frozen=True, kw_only=True)

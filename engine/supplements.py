@@ -36,7 +36,7 @@ from torch import Tensor
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, DeletionSetError, QuestionError
 from engine.measure import Measurement, measure_models
-from engine.model import ModelConfiguration
+from engine.model import matrices
 from engine.question import check_units
 from engine.retrain import retrain
 from engine.store import Artifact, save_tensors
@@ -208,12 +208,6 @@ def retrained_values(
         if not all(map(math.isfinite, value if isinstance(value, list) else [value])):
             raise QuestionError("A measurement of the retrained model isn't a finite number.")
     return values
-
-
-def matrices(model: ModelConfiguration, models: Tensor) -> dict[str, Tensor]:
-    """Flat parameters of B models, [B, P], as matrices [B, rows, columns] by name."""
-    parts = torch.split(models, [rows * columns for rows, columns in model.shapes.values()], dim=1)
-    return {name: part.reshape(-1, *shape) for (name, shape), part in zip(model.shapes.items(), parts, strict=True)}
 
 
 def _canonical(units: Sequence[int]) -> tuple[int, ...]:

@@ -2,16 +2,22 @@
 
 The tensors of a step are small. Several threads would wait for each other at each of its thousand operations: little is
 gained on an idle machine, and where something else runs beside it, waiting for a thread that has lost its core makes a
-step ten to a hundred times slower. Cores are used by several processes instead (`engine.workers`), and by concurrent
-requests.
+step ten to a hundred times slower. Cores are used by threads and processes that share nothing (`engine.workers`,
+`engine.native`), and by concurrent requests.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def cores() -> int:
+    """Cores that this process may use; a container may allow fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_one_thread() -> None:

@@ -1,9 +1,10 @@
-"""Blocks of a build, in this process or spread over several.
+"""Blocks of a build, one after the other or spread over workers: threads of this process, or processes.
 
-Every block is trained with one processor thread, wherever it runs (`engine.threads`), so the result doesn't depend on
-the number of workers, to the bit.
+Native code works beside the interpreter, so threads are enough. Torch's thousand small operations a step hold it, so
+they are spread over processes. Either way every block is trained with one processor thread (`engine.threads`), and the
+result doesn't depend on the number of workers, to the bit.
 
-A worker writes its blocks to the workspace itself and reports its steps through a pipe. A worker whose parent was
+A worker writes its blocks to the workspace itself. A process reports its steps through a pipe; one whose parent was
 killed finds the pipe closed at its next step, and ends.
 """
 
@@ -12,27 +13,28 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection, wait
+from typing import TypeAlias
 
 from engine.errors import EngineError, WorkerError
-from engine.threads import one_thread, use_one_thread
+from engine.threads import cores, one_thread, use_one_thread
 
 WORTHWHILE_WORK = 100_000
 """Direction·steps from which a second process saves more than the seconds that it takes to start."""
 
-TrainBlock = Callable[[int, Callable[[int], None]], None]
-"""Trains the block of a number and writes it; reports every finished step's directions."""
+Report: TypeAlias = Callable[[int], None]
+"""Called with the direction·steps that were just done."""
+
+TrainBlock: TypeAlias = Callable[[int, Report], None]
+"""Trains the block of a number and writes it; reports as it goes on."""
 
 
 def worker_count(work: int, *, device: str) -> int:
     """How many processes a build of so many direction·steps is worth."""
-    return _cores() if device == "cpu" and work >= WORTHWHILE_WORK else 1
-
-
-def _cores() -> int:
-    """Cores that this process may use; a container may allow fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if device == "cpu" and work >= WORTHWHILE_WORK else 1
 
 
 def shares(numbers: Sequence[int], workers: int) -> list[Sequence[int]]:
@@ -41,14 +43,15 @@ def shares(numbers: Sequence[int], workers: int) -> list[Sequence[int]]:
     return [numbers[worker::workers] for worker in range(workers)]
 
 
-def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, report: Callable[[int], None]) -> None:
+def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, threads: bool, report: Report) -> None:
     """Train all blocks.
 
     Args:
-        train: trains one; it is pickled where there are several workers.
+        train: trains one; it is pickled for worker processes.
         numbers: of the blocks.
-        workers: processes; 1 trains here.
-        report: called with the directions of each finished step.
+        workers: how many blocks are trained at the same time; 1 trains here.
+        threads: whether workers are threads, and not processes.
+        report: called as the work goes on, by one worker at a time.
 
     Raises:
         EngineError: what a block's training refuses; the first one ends all workers.
@@ -59,6 +62,9 @@ def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, rep
         with one_thread():
             for number in numbers:
                 train(number, report)
+        return
+    if threads:
+        _train_in_threads(train, numbers, len(parts), report)
         return
     context = multiprocessing.get_context("spawn")  # a forked child would inherit threads' locks
     processes, pipes = [], []
@@ -83,7 +89,30 @@ def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, rep
             process.join()
 
 
-def _listen(pipes: list[Connection], report: Callable[[int], None]) -> None:
+class _CancelledError(Exception):
+    """Raised in a thread to leave its block."""
+
+
+def _train_in_threads(train: TrainBlock, numbers: Sequence[int], workers: int, report: Report) -> None:
+    lock, cancelled = threading.Lock(), threading.Event()
+
+    def report_alone(work: int) -> None:
+        if cancelled.is_set():
+            raise _CancelledError
+        with lock:
+            report(work)
+
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        try:
+            for future in as_completed([pool.submit(train, number, report_alone) for number in numbers]):
+                future.result()
+        except BaseException:  # Ctrl-C too: the others stop at their next report
+            cancelled.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _listen(pipes: list[Connection], report: Report) -> None:
     """Pass on what the workers report, until all of them have ended."""
     open_pipes = list(pipes)
     while open_pipes:

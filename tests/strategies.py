@@ -1,15 +1,19 @@
-"""Random jets for property-based tests, and training along any directions."""
+"""Random jets for property-based tests, and training along any directions, by torch and by native code."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
 from engine.configuration import SketchConfiguration
 from engine.directions import planes as planes_of
-from engine.jet import Jet
+from engine.jet import Coefficient, Jet
+from engine.model import ModelConfiguration, matrices
+from engine.native.groups import Code, Schedule, train_directions, train_models
+from engine.native.library import Library, library
 from engine.sketch import train_block
-from engine.train import Step
+from engine.train import Step, TrainingConfiguration
 
 degrees = st.integers(min_value=0, max_value=6)
 seeds = st.integers(min_value=0, max_value=2**31 - 1)
@@ -33,3 +37,30 @@ def train_along(configuration: SketchConfiguration, steps: list[Step], rows: tor
     """Train along complex directions, of shape [K, m]."""
     place = steps[0].inputs.device
     return train_block(configuration, steps, planes_of(rows, dtype=configuration.torch_dtype, device=place))
+
+
+def native_code(dtype: torch.dtype, degree: int, planes: int) -> Library:
+    """Native code, or a skipped test."""
+    code = library(dtype, degree, planes)
+    if code is None:
+        pytest.skip("no C++ compiler is found, so torch does all the work")
+    return code
+
+
+def train_natively(
+    model: ModelConfiguration,
+    training: TrainingConfiguration,
+    steps: list[Step],
+    directions: Coefficient,
+    degree: int,
+) -> dict[str, Jet]:
+    """Train along directions, planes of shape [K, m], by native code; the jets that torch would give."""
+    dtype = directions[0].dtype
+    code = Code(plain=native_code(dtype, 0, 1), jets=native_code(dtype, degree, len(directions)))
+    schedule = Schedule.of(model, training, steps, dtype)
+    constant = train_models(code.plain, schedule, torch.ones(1, directions[0].shape[1], dtype=dtype))[0]
+    orders = [[matrices(model, plane) for plane in planes] for planes in train_directions(code, schedule, directions)]
+    return {
+        name: Jet(matrix, tuple(tuple(plane[name] for plane in planes) for planes in orders))
+        for name, matrix in matrices(model, constant).items()
+    }

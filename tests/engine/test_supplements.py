@@ -20,6 +20,7 @@ from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, DeletionSetError
 from engine.measure import Measurement, measure_models
+from engine.model import matrices
 from engine.retrain import retrain
 from engine.sketch import build
 from engine.store import Artifact, open_artifact
@@ -56,7 +57,7 @@ def test_what_is_added_is_read_as_it_was_retrained(artifact: Artifact, documents
     assert supplement.damaged == ()
     assert [path.parent for path in paths] == [artifact.path.with_name("artifact.anchors")] * 3
     expected = retrain(documents, artifact.manifest.configuration, supplement.sets)
-    for name, matrix in supplements.matrices(artifact.manifest.configuration.model, supplement.models).items():
+    for name, matrix in matrices(artifact.manifest.configuration.model, supplement.models).items():
         torch.testing.assert_close(matrix, expected[name], rtol=1e-12, atol=1e-14)
     assert all(contains(artifact, units) for units in SETS)
     assert not contains(artifact, (4,))

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import jet, plain
+from engine.captured import UNFINISHED_STEPS, Replays, replayed
 from engine.compiled import fused, worth_fusing
 from engine.configuration import SketchConfiguration
 from engine.directions import directions
+from engine.directions import planes as planes_of
 from engine.documents import Documents, tokens
 from engine.errors import ConfigurationError
 from engine.jet import Jet
-from engine.model import ModelConfiguration, forward, loss_gradient, target_probabilities
+from engine.model import ModelConfiguration, Parameters, forward, loss_gradient, target_probabilities
 from engine.retrain import retrain
-from engine.train import Step, TrainingConfiguration, adam_rates, adam_update, constant_jets, schedule
+from engine.train import (
+    State,
+    Step,
+    TrainingConfiguration,
+    Weight,
+    adam_rates,
+    adam_update,
+    along_directions,
+    constant_jets,
+    initial_state,
+    of_models,
+    schedule,
+    tabulated,
+    take_step,
+    train,
+    update_in_place,
+)
 from tests import oracles, strategies
 from tests.oracles import loss_of
 from tests.strategies import train_along
@@ -139,10 +161,186 @@ def test_the_fused_update_agrees_with_the_plain_one() -> None:
     rates = adam_rates(TrainingConfiguration(), 4, 100)
     plainly = adam_update(parameter, first, second, gradient, rates)
     at_once = fused(adam_update)(parameter, first, second, gradient, rates)
-    for a, b in zip(plainly, at_once, strict=True):
-        for expected, found in zip(a.coefficients, b.coefficients, strict=True):
-            for plane, other in zip(expected, found, strict=True):
-                torch.testing.assert_close(plane, other, rtol=1e-12, atol=1e-12)
+    fused(update_in_place)(parameter, first, second, gradient, rates)
+    for expected, found, written in zip(plainly, at_once, (parameter, first, second), strict=True):
+        assert_same_jets(found, expected, tolerance=1e-12)
+        assert_same_jets(written, expected, tolerance=1e-12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training over documents of several lengths, two epochs of them."""
+
+    model: ModelConfiguration
+    training: TrainingConfiguration
+    steps: list[Step]
+    initial: Parameters
+    weight: Weight
+    start: int = 0
+
+    def train(self) -> dict[str, Jet]:
+        return train(self.model, self.training, self.steps, self.initial, self.weight, start=self.start)
+
+
+@pytest.fixture(params=["directions", "axes", "models"])
+def case(request: pytest.FixtureRequest, model: ModelConfiguration) -> Case:
+    texts = ["abe", "cafe", "dad", "a", "faced", "cab", "beadedface", "deaf"]  # one longer than the context
+    documents = Documents.from_records((text, None) for text in texts)
+    training, units = TrainingConfiguration(epochs=2), documents.unit_count
+    steps = schedule(model, training, documents, torch.device("cpu"))
+    assert len({len(step.inputs) for step in steps}) == 5
+    matrices = model.initial_parameters()
+    match request.param:
+        case "directions":
+            rows = planes_of(directions("sphere", 3, units, 0, 4), dtype=torch.float64, device=torch.device("cpu"))
+            jets = constant_jets(matrices.items(), 3, 2, 4)
+            return Case(model, training, steps, jets, along_directions(rows))
+        case "axes":
+            axes = torch.eye(units, dtype=torch.float64)[3:6]
+            return Case(model, training, steps, constant_jets(matrices.items(), 2, 1, 3), along_directions((axes,)), 3)
+        case _:
+            downweights = torch.zeros(3, units, dtype=torch.float64)
+            downweights[1, [0, 4]], downweights[2, 7] = 1, 0.5
+            models = {name: Jet(matrix.expand(3, -1, -1)) for name, matrix in matrices.items()}
+            return Case(model, training, steps, models, of_models(downweights))
+
+
+def trained_afresh(case: Case) -> dict[str, Jet]:
+    """The loop as one would write it: new tensors at every step, whose inputs come from the host."""
+    initial = case.initial
+    current = {name: jet.truncate(parameter, 0) if case.start else parameter for name, parameter in initial.items()}
+    first = {name: jet.zeros_like(parameter) for name, parameter in current.items()}
+    second = dict(first)
+    for index, step in enumerate(case.steps):
+        if case.start and index == case.start:
+            for jets in (current, first, second):
+                jets.update({name: Jet(jets[name].constant, initial[name].higher) for name in jets})
+        logits, pull = forward(case.model, current, step.inputs)
+        gradients = pull(case.weight(loss_gradient(logits, step.targets), torch.tensor([step.unit])))
+        rates = adam_rates(case.training, index, len(case.steps))
+        for name, gradient in gradients.items():
+            current[name], first[name], second[name] = adam_update(
+                current[name], first[name], second[name], gradient, rates
+            )
+    return current
+
+
+def assert_same_jets(found: Jet, expected: Jet, *, tolerance: float) -> None:
+    for planes_found, planes_expected in zip(found.coefficients, expected.coefficients, strict=True):
+        for plane, other in zip(planes_found, planes_expected, strict=True):
+            torch.testing.assert_close(plane, other, rtol=tolerance, atol=tolerance)
+
+
+def test_steps_in_place_are_steps_on_new_tensors(case: Case) -> None:
+    before = {name: jet.linear_map(torch.clone, parameter) for name, parameter in case.initial.items()}
+    found, expected = case.train(), trained_afresh(case)
+    for name, parameter in found.items():
+        assert_same_jets(parameter, expected[name], tolerance=1e-13)
+        assert_same_jets(case.initial[name], before[name], tolerance=0)  # the caller's are read only
+
+
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What a CUDA graph does, on the processor: it records a step's operations, and repeats them on the same tensors.
+
+    What a graph can't hold is refused: reading a number on the host, and making a tensor from one.
+    """
+
+    FORBIDDEN = ("_local_scalar_dense", "is_nonzero", "equal", "lift_fresh", "nonzero", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.recorded: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
+        name = func.overloadpacket.__name__
+        assert name not in self.FORBIDDEN, name
+        again = functools.partial(func, *args, **(kwargs or {}))
+        result = again()
+        aliases = [returned.alias_info for returned in func._schema.returns]  # noqa: SLF001
+        if any(alias is not None and alias.is_write for alias in aliases):
+            self.recorded.append(again)
+        elif not any(aliases):  # a view needs no repeating
+            self.recorded.append(lambda: result.copy_(again()))
+        return result
+
+    def replay(self) -> None:
+        for repeat in self.recorded:
+            repeat()
+
+
+def test_a_step_is_captured_once_for_a_length_and_replayed(case: Case) -> None:
+    """Taping runs the work and capturing doesn't, so what is taped is taken back."""
+    state = initial_state(case.initial)
+    table = tabulated(case.training, case.steps, next(iter(case.initial.values())).constant)
+
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        kept = [tensor.clone() for tensor in tensors_of(state)]
+        tape = Tape()
+        with tape:
+            work()
+        for tensor, before in zip(tensors_of(state), kept, strict=True):
+            tensor.copy_(before)
+        return tape.replay
+
+    def step(length: int) -> None:
+        take_step(case.model, table, case.weight, state, length, update_in_place)
+
+    take = Replays(step, capture, wait=lambda: None)
+    lengths = [len(step.inputs) for step in case.steps]
+    for length in lengths:
+        take(length)
+    assert take.captured == set(lengths)
+    assert state.done.item() == len(case.steps)
+    for name, expected in dataclasses.replace(case, start=0).train().items():
+        assert_same_jets(state.parameters[name], expected, tolerance=1e-13)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_training_makes_all_its_tensors_on_its_device(start: int, configuration: SketchConfiguration) -> None:
+    """Tensors of the device `meta` have no numbers that could be read, and don't mix with those of the processor."""
+    meta, model = torch.device("meta"), configuration.model
+    steps = [Step(torch.empty(t, dtype=torch.int64, device=meta), torch.empty(t, device=meta), 1) for t in (4, 5, 4, 4)]
+    matrices = ((name, matrix.to(meta)) for name, matrix in model.initial_parameters().items())
+    weight = along_directions((torch.empty(2, 3, device=meta, dtype=torch.float64),))
+    trained = train(model, configuration.training, steps, constant_jets(matrices, 3, 1, 2), weight, start=start)
+    assert all(plane.is_meta for jets in trained.values() for planes in jets.coefficients for plane in planes)
+
+
+def tensors_of(state: State) -> list[torch.Tensor]:
+    jets = (parameter for part in state[:3] for parameter in part.values())
+    return [plane for parameter in jets for planes in parameter.coefficients for plane in planes] + [state.done]
+
+
+def test_no_two_tensors_of_a_state_share_memory(case: Case) -> None:
+    tensors = tensors_of(initial_state(case.initial))
+    assert all(tensor.is_contiguous() for tensor in tensors)  # a matrix expanded to many models is many matrices
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
+
+
+def test_a_key_is_warmed_up_then_captured_then_replayed_and_the_device_is_waited_for() -> None:
+    happened: list[str] = []
+
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        happened.append("capture")
+        return lambda: happened.append("replay")
+
+    take = Replays(lambda key: happened.append(f"step {key}"), capture, lambda: happened.append("wait"))
+    for key in (3, 3, 5, 3, *[5] * (UNFINISHED_STEPS - 3)):
+        take(key)
+    assert happened[:6] == ["step 3", "capture", "replay", "step 5", "replay", "capture"]
+    assert happened.index("wait") == UNFINISHED_STEPS + 2  # after as many steps, and two captures
+    assert happened[UNFINISHED_STEPS + 3 :] == ["replay"]
+    assert take.captured == {3, 5}
+    take.clear()
+    assert not take.captured
+
+
+def test_on_the_processor_steps_are_taken_as_they_are() -> None:
+    taken: list[int] = []
+    with replayed(taken.append, torch.device("cpu")) as take:
+        for key in (4, 4, 4):
+            take(key)
+    assert taken == [4, 4, 4]
 
 
 def test_single_precision_stays_close_to_double(configuration: SketchConfiguration, documents: Documents) -> None:

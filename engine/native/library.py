@@ -1,0 +1,169 @@
+"""Compiling the C++ sources beside this file for this machine, and calling what comes out.
+
+A library is for one precision, degree and number of planes, since the ring is unrolled for them. It is compiled when it
+is first needed, which takes some seconds, and kept in the user's cache directory under a name that says what went into
+it: the sources, the compiler, and what the compiler knows of this processor. Where there is no C++ compiler nothing is
+lost but speed: `library` gives None, and torch does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+import torch
+
+logger = logging.getLogger(__name__)
+
+HIGHEST_DEGREE: Final = 8
+"""Beyond, unrolled code gets long and slow to compile."""
+
+_SOURCES: Final = ("lanes.h", "jet.h", "layers.h", "microgpt.cpp")
+_COMPILERS: Final = ("g++", "clang++", "c++")
+_FLAGS: Final = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_REALS: Final = {torch.float32: "float", torch.float64: "double"}
+_SECONDS: Final = 300
+_LOCK: Final = threading.Lock()
+
+
+class Shape(ctypes.Structure):
+    """The model's sizes, as the sources know them."""
+
+    _fields_ = (
+        ("vocabulary", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("heads", ctypes.c_int32),
+        ("context", ctypes.c_int32),
+        ("layers", ctypes.c_int32),
+        ("rmsnorm_epsilon", ctypes.c_double),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """Compiled code.
+
+    Attributes:
+        dtype: of its numbers.
+        degree: S; 0 for plain models.
+        planes: 2 for complex coefficients, 1 for real ones.
+        lanes: directions, or plain models, of a group.
+    """
+
+    dtype: torch.dtype
+    degree: int
+    planes: int
+    lanes: int
+    _functions: ctypes.CDLL
+
+    def call(self, name: str, *arguments: ctypes.Structure | int | torch.Tensor) -> None:
+        """Call a function of `microgpt.cpp`; the interpreter is free meanwhile.
+
+        Args:
+            name: of the function.
+            arguments: numbers, structures, and contiguous tensors on the CPU, of which it gets the address.
+
+        Raises:
+            MemoryError: the function found too little.
+        """
+        assert all(not isinstance(a, torch.Tensor) or (a.is_contiguous() and a.is_cpu) for a in arguments)
+        if getattr(self._functions, name)(*map(_passed, arguments)) != 0:
+            raise MemoryError(f"There is too little memory to {name} a group.")
+
+
+def library(dtype: torch.dtype, degree: int, planes: int) -> Library | None:
+    """The code for jets of a degree and a number of planes, or None where it can't be had; tried once a process.
+
+    Args:
+        dtype: float32 or float64.
+        degree: S; 0 for plain models.
+        planes: 2 for complex coefficients, 1 for real ones; 1 for plain models.
+    """
+    with _LOCK:  # one compilation at a time, and each once
+        return _library(dtype, degree, planes)
+
+
+@functools.cache
+def compiler() -> str | None:
+    """Name of the C++ compiler that is used, None where there is none that works; said once, in the log."""
+    found = next((name for name in _COMPILERS if shutil.which(name)), None)
+    if found is None or _target(found) is None:
+        logger.warning("No C++ compiler is found (%s): sketches are built by torch, many times slower.", found or "g++")
+        return None
+    return found
+
+
+@functools.cache
+def _library(dtype: torch.dtype, degree: int, planes: int) -> Library | None:
+    name = compiler()
+    if name is None or degree > HIGHEST_DEGREE:
+        return None
+    macros = (f"-DREAL={_REALS[dtype]}", f"-DDEGREE={degree}", f"-DPLANES={planes}")
+    try:
+        functions = ctypes.CDLL(str(_compiled(name, macros)))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        logger.warning("Compiling failed, so that torch does the work, many times slower: %s", reason)
+        return None
+    return Library(dtype=dtype, degree=degree, planes=planes, lanes=functions.lanes(), _functions=functions)
+
+
+def _compiled(name: str, macros: tuple[str, ...]) -> Path:
+    """The shared library, compiled where it isn't in the cache."""
+    here = Path(__file__).parent
+    content = hashlib.sha256(repr((name, _target(name), _FLAGS, macros)).encode())
+    for source in _SOURCES:
+        content.update((here / source).read_bytes())
+    place = _cache() / f"{content.hexdigest()[:32]}.so"
+    if not place.exists():
+        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".so.partial", delete=False) as partial:
+            command = [name, *_FLAGS, *macros, str(here / _SOURCES[-1]), "-o", partial.name]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)  # noqa: S603
+            Path(partial.name).replace(place)  # whole or not there, whoever else compiles the same
+        finally:
+            Path(partial.name).unlink(missing_ok=True)
+    return place
+
+
+@functools.cache
+def _cache() -> Path:
+    """Where libraries are kept; where that can't be written, as in a container, they last as long as the process."""
+    place = Path(platformdirs.user_cache_dir("neverseen")) / "native"
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=place):
+            return place
+    except OSError:
+        return Path(_temporary().name)
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="neverseen-", ignore_cleanup_errors=True)
+
+
+@functools.cache
+def _target(name: str) -> str | None:
+    """What the compiler is and knows of this processor: its predefined macros. None where it doesn't work."""
+    command = [name, "-march=native", "-dM", "-E", "-x", "c++", "/dev/null"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _passed(argument: ctypes.Structure | int | torch.Tensor) -> object:
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return argument if isinstance(argument, int) else ctypes.byref(argument)
