@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from engine import bench as benchmark
 from engine import evaluate as evaluation
@@ -231,27 +230,35 @@ def figures(
 
 @app.command()
 def bench(
-    directions: Annotated[int, typer.Option(help="Directions of a block.")] = 64,
-    degree: int = 3,
-    steps: Annotated[int, typer.Option(help="Training steps a round.")] = 40,
-    rounds: int = 5,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    documents: Annotated[int, typer.Option(help="Bundled names, a unit each.")] = 1_000,
+    directions: Annotated[int, typer.Option(help="Random directions, k.")] = 500,
+    degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds that medians are taken over.")] = 5,
+    whole: Annotated[bool, typer.Option(help="Make whole builds, and ask their sketches.")] = True,
+    growth: Annotated[bool, typer.Option(help="Measure how cost grows.")] = True,
     device: Device = "cpu",
-    output: Output = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Append the figures as JSON lines here.")] = None,
 ) -> None:
     """Time the engine beside a plain training step and a plain inference."""
-    figures = benchmark.bench(
-        directions_count=directions, degree=degree, steps=steps, rounds=rounds, dtype=dtype, device=device
+    scale = benchmark.Scale(
+        documents=documents,
+        directions=directions,
+        degree=degree,
+        rounds=rounds,
+        whole=whole,
+        growth=growth,
+        device=device,
     )
+    figures = []
+    with console.status("Measuring") as status:
+        for figure in benchmark.bench(scale):
+            figures.append(figure)
+            status.update(f"Measured: {figure.name}")
     conditions = benchmark.conditions(device)
-    table = Table(title=", ".join(f"{name} {value}" for name, value in conditions.items()))
-    for heading in ("figure", "time", "per", "ratio", "of"):
-        table.add_column(heading, justify="left" if heading in ("figure", "per", "of") else "right")
-    for figure in figures:
-        ratio = "" if figure.ratio is None else f"{figure.ratio:.3f}"
-        table.add_row(figure.name, f"{figure.seconds * 1e3:.4f} ms", figure.per, ratio, figure.yardstick or "")
-    console.print(table)
-    _write(output, {"conditions": conditions, "figures": [asdict(figure) for figure in figures]})
+    console.print(benchmark.table(figures, conditions))
+    if output is not None:
+        benchmark.append(output, figures, conditions)
+        console.print(f"Appended to {output}")
 
 
 def _chosen(path: Path, shuffle: int | None, limit: int | None, model_seed: int = 0) -> tuple[Documents, int]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from engine.directions import overlaps
 from engine.errors import QuestionError
 from engine.estimate import EXACT_ERROR, Prepared
 from engine.evidence import Table
@@ -63,7 +61,6 @@ class Attributions:
     estimator: Literal["retrained", "sphere"]
 
 
-@torch.inference_mode()
 def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) -> Attributions:
     """Find the units that matter most.
 
@@ -99,10 +96,10 @@ def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) 
     )
 
 
-def _extremes(changes: Tensor, top: int) -> list[int]:
+def _extremes(changes: np.ndarray, top: int) -> list[int]:
     """Units with the largest and with the smallest changes."""
-    chosen = [*changes.topk(top).indices.tolist(), *changes.topk(top, largest=False).indices.tolist()]
-    return list(dict.fromkeys(chosen))
+    ascending: list[int] = changes.argsort().tolist()
+    return list(dict.fromkeys([*ascending[: -top - 1 : -1], *ascending[:top]]))
 
 
 def _known(unit: int, baseline: float, change: float) -> Attribution:
@@ -110,19 +107,18 @@ def _known(unit: int, baseline: float, change: float) -> Attribution:
     return _attribution(unit, baseline, change, EXACT_ERROR * abs(estimate), EXACT_ERROR * abs(estimate))
 
 
-def _first_orders(table: Table, frame: Frame) -> Tensor:
+def _first_orders(table: Table, frame: Frame) -> np.ndarray:
     """Estimated first-order changes by every unit, float64 of shape [m]."""
     if not len(table.coefficients):
         raise QuestionError("The sketch has no axes and no random directions: there is nothing to attribute with.")
-    psi = frame.directions.to(torch.complex128)
     first = table.coefficients[0, :, 0]
-    return frame.units * (psi.conj().T @ first).real / len(first)
+    return np.asarray(frame.units * (frame.directions_by_unit.conj() @ first).real / len(first))
 
 
 def _estimated(unit: int, table: Table, frame: Frame, confidence: float) -> Attribution:
     estimator = SphereEstimator(
         table.coefficients[:, :, 0],
-        overlaps(frame.directions, torch.tensor([unit], device=frame.directions.device)),
+        frame.one_set([unit]).overlaps[0],
         units=frame.units,
         deleted=1,
         ensemble=frame.ensemble,

@@ -39,7 +39,7 @@ class Batches(Generic[Key, Value]):
     def get(self, keys: Sequence[Key]) -> list[Value]:
         """The values of some keys, in their order."""
         known = self._known(keys)
-        if len(known) < len(keys):
+        if any(key not in known for key in keys):
             promised, begins = self._ask_for(keys)
             if begins:
                 try:

@@ -69,6 +69,9 @@ class ByteCache(Generic[Key, Value]):
         """Bytes of all values."""
         return self._bytes
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._values
+
     def __len__(self) -> int:
         return len(self._values)
 

@@ -18,26 +18,23 @@ coherent ones. Whether a set has *relatives*, anchors that share much of it, is 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from engine.errors import QuestionError
-from engine.estimators import Candidate, candidate_values
-from engine.evidence import LINKS, Table
-from engine.frame import DeletionSets, Frame
-from engine.measure import hold
+from engine.errors import DegreeError, QuestionError
+from engine.estimators import Candidate, Estimates, EstimatorName, candidates, hold
+from engine.evidence import Table
+from engine.frame import Frame, product, relatives
 from engine.regression import LocalRegression
 
 FOLDS = 8
 CHOICE_BANDWIDTH, BAR_BANDWIDTH = 0.4, 0.5
 """Of the weights of anchors, in the units of `_places`. A choice between candidates listens to near ones only; a
 quantile needs many."""
-
-_KINSHIP = 8.0
-"""An anchor of likeness c weighs exp(c²) to this power as much; random sets, of c below 0.1, are no relatives."""
 
 _ALIKE = 1.05
 """A little more than the largest likeness, 1."""
@@ -56,11 +53,71 @@ _NEAREST = 4
 """Anchors that an interval listens to however far they are. They are enough for a standard error; what so few can't
 tell, as a bar of 90%, is as wide as the worst of all anchors."""
 
-_LOCAL = (1, 2, 3)
+_LOCAL = slice(1, 4)
 """Features that sets are compared by; they are the same for all values of a measurement."""
+
+_OFFSETS = np.array([math.e, 0, 0.1, 0.03, 0.1, _TINY, _TINY, _TINY, _TINY, _TINY])
+"""What is added to features before their logarithm is taken; of the first, that makes it one."""
 
 _HANDICAP = 0.1
 """In log error: the regression answers where it is better by more, since it is noisier than its typical error says."""
+
+
+Asked: TypeAlias = tuple[Literal["auto"] | EstimatorName, int | Literal["auto"]]
+"""Estimator and degree of a question."""
+
+
+class Scores(NamedTuple):
+    """Log of error over expected error of the anchors' own choices, ascending; A anchors, O values.
+
+    Attributes:
+        ascending: [O, A].
+        order: whose scores these are, anchor numbers, [O, A].
+    """
+
+    ascending: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray) -> Scores:
+        """From the anchors' scores, [A, O]."""
+        order = np.ascontiguousarray(scores.argsort(axis=0).T)
+        return cls(ascending=np.take_along_axis(scores.T, order, axis=1), order=order)
+
+
+class Places(NamedTuple):
+    """Where the anchors are.
+
+    Attributes:
+        at: [A, L], as `_places`.
+        squares: their squared lengths, [A].
+    """
+
+    at: np.ndarray
+    squares: np.ndarray
+
+    def squared_distances(self, places: np.ndarray) -> np.ndarray:
+        """From the places of B sets, [B, L], to every anchor, [B, A]."""
+        apart = product(-2 * places, self.at.T)  # |p - a|² = |p|² - 2 p·a + |a|²
+        apart += self.squares
+        apart += np.add.reduce(places * places, axis=1, keepdims=True)
+        return apart
+
+
+class Options(NamedTuple):
+    """The N candidates that a question leaves open, and what the anchors say of them.
+
+    Attributes:
+        candidates: in the order of the arrays.
+        errors: log |error| at the anchors, its mean over the values, and the handicap, [N, A].
+        weights: of the standardised features for log |error|, [N, O, F].
+        scores: of the anchors' own choices among them.
+    """
+
+    candidates: tuple[Candidate, ...]
+    errors: np.ndarray
+    weights: np.ndarray
+    scores: Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,31 +125,61 @@ class Calibration:
     """What the anchors say of the candidates for one measurement. A anchors, C candidates, O values, F features.
 
     Attributes:
-        candidates: in the order of the tensors.
+        candidates: in the order of the arrays.
+        degree: S.
         errors: log |error| at the anchors, [C, A, O].
         expected: the same as fitted without each anchor, [C, A, O].
         typical: log error at similar anchors, without the anchor itself, [C, A].
-        weights: of the standardised features for log |error|, [O, F, C].
-        places: of the anchors, [A, L].
+        weights: of the standardised features for log |error|, [C, O, F].
+        effects: changes of the values by each unit alone, and their squares, [m, 2, O].
+        places: of the anchors.
         center: of the features, [O, F].
         scale: of the features, [O, F].
         regression: the candidate that learns from the anchors.
     """
 
     candidates: tuple[Candidate, ...]
-    errors: Tensor
-    expected: Tensor
-    typical: Tensor
-    weights: Tensor
-    places: Tensor
-    center: Tensor
-    scale: Tensor
+    degree: int
+    errors: np.ndarray
+    expected: np.ndarray
+    typical: np.ndarray
+    weights: np.ndarray
+    effects: np.ndarray
+    places: Places
+    center: np.ndarray
+    scale: np.ndarray
     regression: LocalRegression
+    _options: dict[Asked, Options] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def size_bytes(self) -> int:
-        """What it occupies."""
-        return sum(tensor.nbytes for tensor in (self.errors, self.expected, self.typical, self.regression.inputs))
+        """What it occupies; the options of several kinds of questions are together about as large as the errors."""
+        arrays = (self.errors, self.errors, self.expected, self.effects, self.regression.inputs)
+        return sum(array.nbytes for array in arrays)
+
+    def options(self, asked: Asked) -> Options:
+        """The candidates that a question leaves open; prepared once.
+
+        Raises:
+            QuestionError: an estimator that the sketch wasn't built for.
+            DegreeError: a degree too low for the estimator.
+        """
+        if asked not in self._options:
+            self._options[asked] = self._prepared(asked)
+        return self._options[asked]
+
+    def _prepared(self, asked: Asked) -> Options:
+        chosen = allowed(self.candidates, asked, self.degree)
+        rows = np.array([self.candidates.index(candidate) for candidate in chosen])
+        handicap = np.array([[_HANDICAP * (candidate.estimator == "regression")] for candidate in chosen])
+        of_anchors = rows[(self.typical[rows] + handicap).argmin(axis=0)]
+        anchors = np.arange(len(of_anchors))
+        return Options(
+            candidates=tuple(chosen),
+            errors=self.errors[rows].mean(axis=-1) + handicap,
+            weights=self.weights[rows],
+            scores=Scores.of(self.errors[of_anchors, anchors] - self.expected[of_anchors, anchors]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,36 +189,39 @@ class Choice:
     Attributes:
         candidate: the one.
         expected: log |error| that is expected, [O].
-        scores: log of error over expected error of the anchors' own choices, [A, O].
-        kin: weights of the anchors for the regression, [1, A].
+        scores: of the anchors.
+        kin: weights of the anchors for the regression, [1, A]; None where another candidate answers.
         similarity: weights of the anchors for the interval, [A].
     """
 
     candidate: Candidate
-    expected: Tensor
-    scores: Tensor
-    kin: Tensor
-    similarity: Tensor
+    expected: np.ndarray
+    scores: Scores
+    kin: np.ndarray | None
+    similarity: np.ndarray
 
-    def half_width(self, confidence: float) -> Tensor:
+    def half_width(self, confidence: float) -> np.ndarray:
         """Half of the interval of every value, [O].
 
         Raises:
             QuestionError: a confidence that so few anchors can't tell.
         """
-        count = len(self.scores)
+        count = len(self.similarity)
         if confidence > count / (count + 1):
             most = math.floor(1e4 * count / (count + 1)) / 1e4
             raise QuestionError(
                 f"{count} anchors can't tell an interval of confidence {confidence}; at most {most:.4f}."
             )
-        order = self.scores.argsort(dim=0)
-        weights = self.similarity[order]
+        ranks = [min(int(shares.searchsorted(confidence)), count - 1) for shares in self._shares]
+        quantiles = [ascending[rank] for ascending, rank in zip(self.scores.ascending, ranks, strict=True)]
+        return np.asarray(np.exp(self.expected + quantiles))
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        """Of all weight, what the scores up to each have together, [O, A]."""
+        summed = np.add.accumulate(self.similarity.take(self.scores.order), axis=1)
         # The answer's own error may be anywhere: it counts like the most similar anchor's, as the largest.
-        share = weights.cumsum(dim=0) / (weights.sum(dim=0) + 1)
-        rank = (share < confidence).sum(dim=0).clamp(max=count - 1)
-        quantile = self.scores.gather(0, order).gather(0, rank[None])[0]
-        return (self.expected + quantile).exp()
+        return np.asarray(summed / (summed[:, -1:] + 1))
 
 
 def calibrate(table: Table, frame: Frame) -> Calibration:
@@ -144,31 +234,36 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     assert table.retrained is not None
     sets = frame.anchor_sets
     truth = table.retrained[len(table.retrained) - len(sets) :]
-    values = candidate_values(table, frame, sets)
-    features = _features(table, frame, sets, values)
-    center, scale = features.mean(dim=0), features.std(dim=0)
+    singles = table.retrained[: frame.units] - table.baseline
+    effects = np.stack([singles, singles**2], axis=1)
+    estimates = Estimates(table, frame, sets)
+    features = _features(estimates, effects)
+    center, scale = features.mean(axis=0), features.std(axis=0, ddof=1)
     center[:, 0], scale[:, 0] = 0, 1  # the constant stays one
-    scale = scale.clamp(min=1e-3)
+    scale = np.maximum(scale, 1e-3)
     features = (features - center) / scale
-    likeness = sets.likeness.clone().fill_diagonal_(0)
-    places = _places(features, likeness)
-    near = _similarity(places, places, CHOICE_BANDWIDTH).fill_diagonal_(0)
-    kin = _with_relatives(near, likeness)
-    regression = LocalRegression.of(_both_links(table, frame, values), truth - table.baseline)
-    values[_regressed(frame, values)] = _regression_values(table, regression, kin, regression.inputs)
-    errors = torch.stack([(value - truth).abs() + _TINY for value in values.values()]).log()
-    expected = torch.empty_like(errors)
-    folds = torch.arange(len(sets), device=truth.device) // 2 % FOLDS  # random and coherent sets take turns
+    at = _places(features, frame.anchor_likeness)
+    places = Places(at, np.sum(at**2, axis=1))
+    near = _similarity(places.squared_distances(at), CHOICE_BANDWIDTH**2)
+    np.fill_diagonal(near, 0)
+    regression = LocalRegression.of(_changes_in_both_links(estimates), truth - table.baseline)
+    found = candidates(table, frame)
+    values = [estimates.value(candidate) for candidate in found]
+    values.append(_regressed(table, regression, near * frame.anchor_relatives, regression.inputs))
+    errors = np.log(np.abs(np.stack(values) - truth) + _TINY)
+    expected = np.empty_like(errors)
+    folds = np.arange(len(sets)) // 2 % FOLDS  # random and coherent sets take turns
     for fold in range(FOLDS):
         held_out = folds == fold
-        weights = _ridge(features[~held_out], errors[:, ~held_out])
-        expected[:, held_out] = torch.einsum("aof,ofc->cao", features[held_out], weights)
+        expected[:, held_out] = _fitted(features[held_out], _ridge(features[~held_out], errors[:, ~held_out]))
     return Calibration(
-        candidates=tuple(values),
+        candidates=(*found, _whole(estimates)._replace(estimator="regression", readout="both")),
+        degree=frame.degree,
         errors=errors,
         expected=expected,
-        typical=_typical(errors, near),
+        typical=product(near, errors.mean(axis=-1).T).T / near.sum(axis=1),
         weights=_ridge(features, errors),
+        effects=effects,
         places=places,
         center=center,
         scale=scale,
@@ -176,144 +271,147 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     )
 
 
-def choose(
-    calibration: Calibration,
-    table: Table,
-    frame: Frame,
-    chosen_set: DeletionSets,
-    values: dict[Candidate, Tensor],
-    allowed: Collection[Candidate],
-) -> Choice:
-    """The allowed candidate with the least typical error at sets like a set.
+def allowed(among: Sequence[Candidate], asked: Asked, degree: int) -> list[Candidate]:
+    """The candidates that a question leaves open.
+
+    What is added up has no noise that grows with the order, so that "auto" keeps to the sketch's whole degree: a lower
+    one is at times nearer at anchors by chance, and lost on sets that were no anchors.
+
+    Raises:
+        QuestionError: an estimator that the sketch wasn't built for.
+        DegreeError: a degree too low for the estimator.
+    """
+    estimator, wanted = asked
+    of_estimator = [c for c in among if estimator in {"auto", c.estimator}]
+    if estimator != "auto" and not of_estimator:
+        needs = "pairs" if estimator == "pairs" else "random directions beside axes, and degree 2 or more"
+        raise QuestionError(f"The estimator '{estimator}' needs a build with {needs}.")
+    found = [c for c in of_estimator if c.degree == (degree if wanted == "auto" else wanted)]
+    if not found:
+        least = min(c.degree for c in of_estimator)  # they go up to the sketch's from there
+        raise DegreeError(f"The estimator '{estimator}' needs at least degree {least}.")
+    return found
+
+
+def choose(calibration: Calibration, estimates: Estimates, asked: Asked) -> Choice:
+    """The candidate with the least typical error at sets like a set, of those that a question leaves open.
 
     Args:
         calibration: of the table.
-        table: of the measurement.
-        frame: of the sketch.
-        chosen_set: a single one.
-        values: of `candidate_values` at it, those of `ALWAYS` at least.
-        allowed: among which to choose.
+        estimates: at a single set, at downweight 1.
+        asked: estimator and degree of the question.
+
+    Raises:
+        QuestionError, DegreeError: as `allowed`.
     """
-    candidates = calibration.candidates
-    rows = torch.tensor([candidates.index(candidate) for candidate in allowed], device=calibration.errors.device)
-    handicap = torch.tensor([_HANDICAP * (candidates[row].estimator == "regression") for row in rows])
-    handicap = handicap.to(calibration.errors)[:, None]
-    features = (_features(table, frame, chosen_set, values) - calibration.center) / calibration.scale
-    places = _places(features, chosen_set.likeness)
-    near = _similarity(places, calibration.places, CHOICE_BANDWIDTH)
-    best = int(rows[(_typical(calibration.errors[rows], near) + handicap).argmin()])
-    of_anchors = rows[(calibration.typical[rows] + handicap).argmin(dim=0)]
-    anchors = torch.arange(len(of_anchors), device=rows.device)
+    options, likeness = calibration.options(asked), estimates.sets.likeness
+    features = (_features(estimates, calibration.effects) - calibration.center) / calibration.scale
+    apart = calibration.places.squared_distances(_places(features, likeness))
+    near = _similarity(apart, CHOICE_BANDWIDTH**2)
+    best = int((options.errors @ near[0]).argmin())
+    candidate = options.candidates[best]
     return Choice(
-        candidate=candidates[best],
-        expected=torch.einsum("of,of->o", features[0], calibration.weights[:, :, best]),
-        scores=calibration.errors[of_anchors, anchors] - calibration.expected[of_anchors, anchors],
-        kin=_with_relatives(near, chosen_set.likeness),
-        similarity=_similarity(places, calibration.places, BAR_BANDWIDTH, nearest=_NEAREST)[0],
+        candidate=candidate,
+        expected=np.add.reduce(features[0] * options.weights[best], axis=-1),
+        scores=options.scores,
+        kin=near * relatives(likeness) if candidate.estimator == "regression" else None,
+        similarity=_similarity(apart[0], _wide_enough(apart[0])),
     )
 
 
-def chosen_values(
-    calibration: Calibration, choice: Choice, table: Table, frame: Frame, values: dict[Candidate, Tensor]
-) -> Tensor:
-    """What the chosen candidate says, [O], from `candidate_values` at the set and any downweight."""
-    if choice.candidate.estimator != "regression":
-        return values[choice.candidate][0]
-    return _regression_values(table, calibration.regression, choice.kin, _both_links(table, frame, values))[0]
+def chosen_values(calibration: Calibration, choice: Choice, estimates: Estimates) -> np.ndarray:
+    """What the chosen candidate says of the set that it was chosen for, at any downweight, [O]."""
+    if choice.kin is None:
+        return np.asarray(estimates.value(choice.candidate)[0])
+    changes = _changes_in_both_links(estimates)
+    return np.asarray(_regressed(estimates.table, calibration.regression, choice.kin, changes)[0])
 
 
-def _regressed(frame: Frame, values: dict[Candidate, Tensor]) -> Candidate:
-    return _whole(frame, values)._replace(estimator="regression", readout="both")
-
-
-def _whole(frame: Frame, values: dict[Candidate, Tensor]) -> Candidate:
+def _whole(estimates: Estimates) -> Candidate:
     """The mean in both links of what is known exactly: units alone, and pairs where there are such."""
-    pairs = Candidate("pairs", frame.degree, 2, "both")
-    return pairs if pairs in values else Candidate("axes", frame.degree, 0, "both")
+    degree, paired = estimates.frame.degree, estimates.evidence.pairs is not None
+    return Candidate("pairs", degree, 2, "both") if paired else Candidate("axes", degree, 0, "both")
 
 
-def _both_links(table: Table, frame: Frame, values: dict[Candidate, Tensor]) -> Tensor:
+def _changes_in_both_links(estimates: Estimates) -> np.ndarray:
     """Estimated changes [B, O, 2]."""
-    whole = _whole(frame, values)
-    return torch.stack([values[whole._replace(readout=link)] - table.baseline for link in LINKS], dim=-1)
+    return np.asarray((estimates.in_both_links(_whole(estimates)) - estimates.table.baseline).swapaxes(1, 2))
 
 
-def _regression_values(table: Table, regression: LocalRegression, near: Tensor, inputs: Tensor) -> Tensor:
-    return hold(table.measurement.kind, table.baseline + regression.changes(near, inputs))
+def _regressed(table: Table, regression: LocalRegression, weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    return hold(table.measurement.kind, table.baseline + regression.changes(weights, inputs))
 
 
-def _places(features: Tensor, likeness: Tensor) -> Tensor:
+def _places(features: np.ndarray, likeness: np.ndarray) -> np.ndarray:
     """Where sets are, to be compared with others, [B, L], from standardised features [B, O, F] and likeness [B, A].
 
     Log size, coherence and depletion, in standard deviations, and the log of how unlike the nearest relative is.
     """
-    return torch.cat([features[:, 0, _LOCAL], (_ALIKE - likeness.amax(dim=1, keepdim=True)).log()], dim=1)
+    nearest = np.maximum.reduce(likeness, axis=1, keepdims=True)
+    return np.concatenate([features[:, 0, _LOCAL], np.log(_ALIKE - nearest)], axis=1)
 
 
-def _similarity(places: Tensor, anchors: Tensor, bandwidth: float, *, nearest: int = 0) -> Tensor:
-    """Weights [B, A] of anchors for sets, from their places [B, L] and [A, L].
-
-    The bandwidth grows till so many of the nearest are within it.
-    """
-    apart = torch.cdist(places, anchors)
-    widths = torch.full_like(apart[:, :1], bandwidth)
-    if nearest:
-        widths = apart.kthvalue(min(nearest, len(anchors)), dim=1, keepdim=True).values.clamp(min=bandwidth)
-    return (-apart.square() / (2 * widths.square())).exp().clamp(min=_FAINT)
+def _similarity(apart: np.ndarray, square_bandwidth: float) -> np.ndarray:
+    """Weights [B, A] of anchors for sets, from squared distances."""
+    weights = apart / (-2 * square_bandwidth)
+    np.exp(weights, out=weights)  # for many sets, another array would take longer than the arithmetic
+    return np.maximum(weights, _FAINT, out=weights)
 
 
-def _with_relatives(weights: Tensor, likeness: Tensor) -> Tensor:
-    """Weights of anchors, [B, A], more for relatives."""
-    return weights * (_KINSHIP * likeness.square()).exp()
+def _wide_enough(apart: np.ndarray) -> float:
+    """The squared bandwidth for an interval, from squared distances [A]: so many of the nearest are within it."""
+    nearest = min(_NEAREST, len(apart))
+    if np.count_nonzero(apart <= BAR_BANDWIDTH**2) >= nearest:  # as mostly: sorting takes far longer
+        return BAR_BANDWIDTH**2
+    return float(np.partition(apart, nearest - 1)[nearest - 1])
 
 
-def _typical(errors: Tensor, near: Tensor) -> Tensor:
-    """Mean of log errors [C, A, O] over anchors by weights [B, A] and over the values, [C, B]."""
-    return errors.mean(dim=-1) @ (near / near.sum(dim=1, keepdim=True)).T
-
-
-def _features(table: Table, frame: Frame, sets: DeletionSets, values: dict[Candidate, Tensor]) -> Tensor:
+def _features(estimates: Estimates, effects: np.ndarray) -> np.ndarray:
     """What errors may grow with, of shape [B, O, F], as logarithms.
 
     One; size; coherence of the changes of parameters; depletion, the largest share of a token's probability that is
     estimated to go; coherence of the effects, their sum over the root of their squares; that root, which is a random
     set's effect; the estimated effect; and how far candidates differ: by the orders above the first, by the link, and
     by interactions where there are pairs.
+
+    Args:
+        estimates: at downweight 1.
+        effects: changes of the values by each unit alone, and their squares, [m, 2, O].
     """
-    assert table.retrained is not None
-    single = table.retrained[: frame.units] - table.baseline
-    spread = sets.total(single.square()).sqrt()
-    best = values[Candidate("axes", frame.degree, 0, "probability")]
-    other = values[Candidate("axes", frame.degree, 0, "logarithm")]
-    first = values[Candidate("axes", 1, 0, "probability")]
-    size = sets.sizes[:, None].expand_as(best)
-    coherence = sets.coherence[:, None].expand_as(best)
-    evidence = table.evidence[0]
-    relative = sets.total(evidence.axes.sum(dim=0) + evidence.remainder) / evidence.origin
-    depletion = -relative.amin(dim=1, keepdim=True).clamp(-2, 0)
-    columns = [
-        torch.ones_like(best),
-        size.log(),
-        (coherence + 0.1).log(),
-        (depletion.expand_as(best) + 0.03).log(),
-        (sets.total(single).abs() / (spread + _TINY) + 0.1).log(),
-        (spread + _TINY).log(),
-        ((best - table.baseline).abs() + _TINY).log(),
-        ((best - first).abs() + _TINY).log(),
-        ((best - other).abs() + _TINY).log(),
-    ]
-    together = values.get(Candidate("pairs", frame.degree, 2, "probability"))
-    if together is not None:
-        columns.append(((best - together).abs() + _TINY).log())
-    return torch.stack(columns, dim=-1)
+    baseline, sets, degree = estimates.table.baseline, estimates.sets, estimates.frame.degree
+    summed = sets.total(effects)
+    spread = np.sqrt(summed[:, 1])
+    best, other = estimates.of_axes[:, degree, 0], estimates.of_axes[:, degree, 1]
+    first = estimates.of_axes[:, 1, 0]
+    relative = estimates.alone[:, degree, 0] / estimates.evidence.origin[0]
+    depletion = -np.minimum.reduce(relative, axis=1, keepdims=True)
+    pairs = estimates.evidence.pairs is not None
+    features = np.empty((*best.shape, len(_OFFSETS) if pairs else len(_OFFSETS) - 1))
+    features[..., 0] = 0
+    features[..., 1] = sets.sizes[:, None]
+    features[..., 2] = sets.coherence[:, None]
+    features[..., 3] = np.minimum(np.maximum(depletion, 0), 2)
+    features[..., 4] = summed[:, 0] / (spread + _TINY)
+    features[..., 5] = spread
+    features[..., 6] = best - baseline
+    features[..., 7] = best - first
+    features[..., 8] = best - other
+    if pairs:
+        features[..., 9] = best - estimates.value(Candidate("pairs", degree, 2, "probability"))
+    np.abs(features, out=features)
+    features += _OFFSETS[: features.shape[-1]]
+    return np.log(features, out=features)
 
 
-def _ridge(features: Tensor, targets: Tensor) -> Tensor:
-    """Weights [O, F, C] for targets [C, A, O] by features [A, O, F]."""
-    inputs = features.transpose(0, 1)  # [O, A, F]
-    penalty = _RIDGE * len(features) * torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
+def _fitted(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[C, A, O] by features [A, O, F] and weights [C, O, F]."""
+    return np.asarray((features.swapaxes(0, 1) @ weights.transpose(1, 2, 0)).transpose(2, 1, 0))
+
+
+def _ridge(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Weights [C, O, F] for targets [C, A, O] by features [A, O, F]."""
+    inputs = features.transpose(1, 2, 0)  # [O, F, A]
+    penalty = _RIDGE * len(features) * np.eye(inputs.shape[1])
     penalty[0, 0] = 0  # the constant is no effect to shrink
-    weights: Tensor = torch.linalg.solve(
-        inputs.transpose(1, 2) @ inputs + penalty, inputs.transpose(1, 2) @ targets.permute(2, 1, 0)
-    )
-    return weights
+    weights = np.linalg.solve(inputs @ inputs.swapaxes(1, 2) + penalty, inputs @ targets.transpose(2, 1, 0))
+    return np.ascontiguousarray(weights.transpose(2, 0, 1))

@@ -20,8 +20,6 @@ data.
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +31,7 @@ import torch
 from engine.configuration import Block, BlockKind, SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
+from engine.memory import peak_memory_bytes
 from engine.native.groups import STEPS as GROUP_STEPS
 from engine.sketch import (
     block_tensors,
@@ -162,7 +161,7 @@ def estimate_cost(
     ordinary_run = 0.0 if PARAMETERS in finished else rates.ordinary_step * len(steps)
     return Cost(
         seconds=ordinary_run + blocks_seconds(blocks, steps, rates, workers=workers),
-        memory_bytes=_memory_bytes(configuration, blocks, workers, threads=chosen.native),
+        memory_bytes=_memory_bytes(configuration, blocks, workers, place, threads=chosen.native),
         size_bytes=configuration.size_bytes(documents.unit_count),
         direction_steps=direction_steps(configuration, documents),
         workers=workers,
@@ -191,9 +190,11 @@ def _block_seconds(block: Block, steps: list[Step], rates: Rates) -> float:
     return rate.setup + rates.ordinary_step * max(start for _, start in parts) + rate.step * own
 
 
-def _memory_bytes(configuration: SketchConfiguration, blocks: Sequence[Block], workers: int, *, threads: bool) -> int:
+def _memory_bytes(
+    configuration: SketchConfiguration, blocks: Sequence[Block], workers: int, device: torch.device, *, threads: bool
+) -> int:
     """The most that the build has at the same time; after the measurement, which began a block of every kind."""
-    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    now = peak_memory_bytes(device)
     if not threads:
         return now * (1 + workers if workers > 1 else 1)  # every process is about as large as this one
     largest = max((block.stop - block.start for block in blocks), default=0)

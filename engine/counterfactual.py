@@ -26,7 +26,7 @@ from torch import Tensor
 from engine.errors import QuestionError
 from engine.jet import Jet
 from engine.measure import Measurement, targets
-from engine.model import ModelConfiguration, forward
+from engine.model import ModelConfiguration, forward, matrices
 from engine.question import check_units
 from engine.resident import ResidentSketch
 from engine.store import save_tensors
@@ -62,7 +62,7 @@ def trained_model(sketch: ResidentSketch) -> Model:
     frame = sketch.frame
     return Model(
         configuration=frame.model,
-        matrices={name: jet.constant for name, jet in frame.parameters.items()},
+        matrices=dict(frame.trained),
         source="trained",
     )
 
@@ -88,21 +88,19 @@ def counterfactual_model(sketch: ResidentSketch, units: Sequence[int]) -> Model:
         raise QuestionError(
             "The sketch has no axes, so that it can't tell parameters; a build with --axes serves this question."
         )
+    assert frame.models is not None  # with axes there are retrained models
     chosen = sorted(units)
-    models = frame.models
+    start = torch.cat([matrix.flatten() for matrix in base.values()]).double()
+    alone = frame.models.rows(chosen).double()
+    total = start + (alone - start).sum(dim=0)
     paired = frame.axes.pairs and len(chosen) > 1
-    together = [_pair_row(first, second, sketch.unit_count) for first, second in itertools.combinations(chosen, 2)]
-    matrices = {}
-    for name, matrix in base.items():
-        start = matrix.double()
-        alone = models[name][chosen].double()
-        total = start + (alone - start).sum(dim=0)
-        if paired:
-            # Σ over pairs of θ(u) + θ(v) - θ(∅), where every unit is in |D| - 1 pairs.
-            expected = (len(chosen) - 1) * alone.sum(dim=0) - len(together) * start
-            total = total + models[name][together].double().sum(dim=0) - expected
-        matrices[name] = total.to(matrix.dtype)
-    return Model(configuration=frame.model, matrices=matrices, source="pairs" if paired else "axes")
+    if paired:
+        together = [_pair_row(first, second, sketch.unit_count) for first, second in itertools.combinations(chosen, 2)]
+        # Σ over pairs of θ(u) + θ(v) - θ(∅), where every unit is in |D| - 1 pairs.
+        expected = (len(chosen) - 1) * alone.sum(dim=0) - len(together) * start
+        total = total + frame.models.rows(together).double().sum(dim=0) - expected
+    summed = matrices(frame.model, total.to(sketch.configuration.torch_dtype))
+    return Model(configuration=frame.model, matrices=summed, source="pairs" if paired else "axes")
 
 
 def _pair_row(first: int, second: int, units: int) -> int:

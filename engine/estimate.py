@@ -8,18 +8,17 @@ directions alone answer by `engine.sphere`, with its own bars.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from engine.calibration import ONE_SIGMA, Calibration, Choice, calibrate, choose, chosen_values
 from engine.errors import DegreeError, QuestionError
-from engine.estimators import ALWAYS, Candidate, Readout, candidate_values
-from engine.evidence import Table, tabulate
+from engine.estimators import Candidate, Estimates, Readout, hold
+from engine.evidence import LINKS, Table, tabulate
 from engine.frame import DeletionSets, Frame
-from engine.measure import Measurement, hold, outcomes
+from engine.measure import Measurement, outcomes
 from engine.question import AnsweredBy, CurvePoint, Distribution, Outcome, Prediction, Question, Term
 from engine.sphere import Average, SphereEstimator
 
@@ -44,27 +43,27 @@ class Prepared:
 class _Point:
     """All values at one downweight, [O] each."""
 
-    values: Tensor
-    standard_error: Tensor
-    reach: Tensor
+    values: np.ndarray
+    standard_error: np.ndarray
+    reach: np.ndarray
 
     def scalars(self, which: int) -> tuple[float, float, tuple[float, float]]:
         value, reach = float(self.values[which]), float(self.reach[which])
         return value, float(self.standard_error[which]), (value - reach, value + reach)
 
 
-@torch.inference_mode()
-def prepare(measurement: Measurement, frame: Frame) -> Prepared:
-    """Measure, and calibrate where there are anchors: all that depends on the measurement only.
+def prepare(measurements: Sequence[Measurement], frame: Frame) -> list[Prepared]:
+    """Measure, and calibrate where there are anchors: all that depends on the measurements only.
 
     Raises:
         TextLengthError, UnknownCharacterError: as `measure.targets`.
     """
-    table = tabulate(measurement, frame)
-    return Prepared(table=table, calibration=calibrate(table, frame) if table.evidence else None)
+    return [
+        Prepared(table=table, calibration=calibrate(table, frame) if table.evidence is not None else None)
+        for table in tabulate(measurements, frame)
+    ]
 
 
-@torch.inference_mode()
 def predict(
     prepared: Prepared, frame: Frame, deleted: DeletionSets, question: Question, *, retrained: int | None = None
 ) -> Prediction | Distribution:
@@ -90,17 +89,12 @@ def predict(
     truth = table.retrained[retrained] if free and retrained is not None and table.retrained is not None else None
     if prepared.calibration is None or question.estimator == "sphere":
         return _by_sphere(table, frame, deleted, question, truth)
-    allowed = _allowed(prepared.calibration.candidates, question, frame.degree)
-    whole = candidate_values(table, frame, deleted, estimators=ALWAYS)
-    choice = choose(prepared.calibration, table, frame, deleted, whole, allowed)
-    chosen = choice.candidate.estimator
-    values = {
-        downweight: candidate_values(table, frame, deleted, downweight, estimators=(*ALWAYS, chosen))
-        for downweight in dict.fromkeys((1.0, *question.downweights))
-        if downweight != 1 or chosen not in {*ALWAYS, "regression"}
-    }
-    values.setdefault(1.0, whole)
-    points = _calibrated_points(prepared.calibration, table, frame, question, choice, values, truth)
+    estimates = {1.0: Estimates(table, frame, deleted)}
+    choice = choose(prepared.calibration, estimates[1], (question.estimator, question.degree))
+    for downweight in question.downweights:
+        if downweight not in estimates:
+            estimates[downweight] = estimates[1].at(downweight)
+    points = _calibrated_points(prepared.calibration, choice, estimates, question, truth)
     largest = max(question.downweights)
     exact = truth is not None and largest == 1
     answer = points[largest]
@@ -121,63 +115,41 @@ def predict(
         points,
         question,
         degree=candidate.degree,
-        terms=_terms(table, frame, values[largest], candidate, float(answer.values[0])),
+        terms=_terms(estimates[largest], candidate, float(answer.values[0])),
         estimator=estimator,
         readout=readout,
         average=None,
     )
 
 
-def _allowed(candidates: Sequence[Candidate], question: Question, degree: int) -> list[Candidate]:
-    """The candidates that a question leaves open.
-
-    What is added up has no noise that grows with the order, so that "auto" keeps to the sketch's whole degree: a lower
-    one is at times nearer at anchors by chance, and lost on sets that were no anchors.
-    """
-    of_estimator = [c for c in candidates if question.estimator in {"auto", c.estimator}]
-    if question.estimator != "auto" and not of_estimator:
-        needs = "pairs" if question.estimator == "pairs" else "random directions beside axes, and degree 2 or more"
-        raise QuestionError(f"The estimator '{question.estimator}' needs a build with {needs}.")
-    wanted = degree if question.degree == "auto" else question.degree
-    allowed = [c for c in of_estimator if c.degree == wanted]
-    if not allowed:
-        least = min(c.degree for c in of_estimator)  # they go up to the sketch's from there
-        raise DegreeError(f"The estimator '{question.estimator}' needs at least degree {least}.")
-    return allowed
-
-
 def _calibrated_points(
     calibration: Calibration,
-    table: Table,
-    frame: Frame,
-    question: Question,
     choice: Choice,
-    values: Mapping[float, dict[Candidate, Tensor]],
-    truth: Tensor | None,
+    estimates: dict[float, Estimates],
+    question: Question,
+    truth: np.ndarray | None,
 ) -> dict[float, _Point]:
     """The answer at every downweight.
 
     Bars are calibrated at downweight 1. Interactions grow with the square of the downweight or faster, so that in
     proportion is enough; where the retrained value is known, the curve is led to it and the bar closes there.
     """
+    baseline = estimates[1].table.baseline
     reach, error = choice.half_width(question.confidence), choice.half_width(ONE_SIGMA)
-
-    def values_at(downweight: float) -> Tensor:
-        return chosen_values(calibration, choice, table, frame, values[downweight])
-
-    whole = values_at(1)
+    whole = chosen_values(calibration, choice, estimates[1])
     points = {}
     for downweight in dict.fromkeys(question.downweights):
         if downweight == 0:
-            nothing = torch.zeros_like(table.baseline)
-            points[downweight] = _Point(values=table.baseline, standard_error=nothing, reach=nothing)
+            nothing = np.zeros_like(baseline)
+            points[downweight] = _Point(values=baseline, standard_error=nothing, reach=nothing)
             continue
-        point = _Point(values=values_at(downweight), standard_error=downweight * error, reach=downweight * reach)
+        values = whole if downweight == 1 else chosen_values(calibration, choice, estimates[downweight])
+        point = _Point(values=values, standard_error=downweight * error, reach=downweight * reach)
         points[downweight] = point if truth is None else _led_to(truth, whole, point, downweight)
     return points
 
 
-def _led_to(truth: Tensor, whole: Tensor, point: _Point, downweight: float) -> _Point:
+def _led_to(truth: np.ndarray, whole: np.ndarray, point: _Point, downweight: float) -> _Point:
     """A point of a curve whose end is known: led there, with a bar that closes.
 
     Args:
@@ -186,7 +158,7 @@ def _led_to(truth: Tensor, whole: Tensor, point: _Point, downweight: float) -> _
         point: as estimated.
         downweight: of the point.
     """
-    left, rounding = 1 - downweight, EXACT_ERROR * truth.abs()
+    left, rounding = 1 - downweight, EXACT_ERROR * np.abs(truth)
     return _Point(
         values=point.values + downweight**2 * (truth - whole),
         standard_error=left * point.standard_error + rounding,
@@ -194,20 +166,19 @@ def _led_to(truth: Tensor, whole: Tensor, point: _Point, downweight: float) -> _
     )
 
 
-def _terms(
-    table: Table, frame: Frame, values: dict[Candidate, Tensor], candidate: Candidate, estimate: float
-) -> tuple[Term, ...]:
+def _terms(estimates: Estimates, candidate: Candidate, estimate: float) -> tuple[Term, ...]:
     """What each order adds; the last kept holds what is beyond the units' own effects."""
-    alone = [float(table.baseline[0])] + [
-        float(values[Candidate("axes", r, 0, candidate.readout)][0, 0]) for r in range(1, frame.degree + 1)
-    ]
+    in_links: list[list[float]] = estimates.of_axes[0, :, :, 0].tolist()
+    links = range(len(LINKS)) if candidate.readout == "both" else (LINKS.index(candidate.readout),)
+    alone = [sum(values[link] for link in links) / len(links) for values in in_links]
+    alone[0] = float(estimates.table.baseline[0])
     if candidate.degree > 0:
         alone[candidate.degree] = estimate
-    return tuple(Term(degree=r, value=alone[r] - alone[r - 1], standard_error=0.0) for r in range(1, frame.degree + 1))
+    return tuple(Term(degree=r, value=alone[r] - alone[r - 1], standard_error=0.0) for r in range(1, len(alone)))
 
 
 def _by_sphere(
-    table: Table, frame: Frame, deleted: DeletionSets, question: Question, truth: Tensor | None
+    table: Table, frame: Frame, deleted: DeletionSets, question: Question, truth: np.ndarray | None
 ) -> Prediction | Distribution:
     """Answer from random directions alone."""
     if question.estimator not in {"auto", "sphere"}:
@@ -235,9 +206,9 @@ def _by_sphere(
         degree = question.degree
     points = {
         downweight: _Point(
-            values=table.baseline + table.baseline.new_tensor([e.change(degree, downweight) for e in estimators]),
-            standard_error=table.baseline.new_tensor([e.standard_error(degree, downweight) for e in estimators]),
-            reach=table.baseline.new_tensor([e.reach(degree, downweight) for e in estimators]),
+            values=table.baseline + np.array([e.change(degree, downweight) for e in estimators]),
+            standard_error=np.array([e.standard_error(degree, downweight) for e in estimators]),
+            reach=np.array([e.reach(degree, downweight) for e in estimators]),
         )
         for downweight in dict.fromkeys((1.0, *question.downweights))
     }

@@ -19,27 +19,24 @@ the mean of what both give.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from functools import cached_property, lru_cache
+from typing import Literal, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from engine.directions import dimension
-from engine.evidence import Evidence, Link, Table
-from engine.frame import DeletionSets, Frame
-from engine.measure import read_out
+from engine.evidence import LINKS, Along, Link, Spread, Table
+from engine.frame import DeletionSets, Frame, product
+from engine.measure import Kind
 
 EstimatorName: TypeAlias = Literal["sphere", "axes", "pairs", "hybrid", "interpolation", "regression"]
 Readout: TypeAlias = Link | Literal["both"]
-
-ALWAYS: Final[tuple[EstimatorName, ...]] = ("axes", "pairs")
-"""Whose candidates tell how large and how sure a change is, whichever one answers."""
 
 FLOOR = 0.05
 """Of the baseline probability: where probabilities are added up, no estimate falls below."""
 
 _LEAST_LOGARITHM = -50.0
+_LEAST_PROBABILITY = 1e-12
 
 
 class Candidate(NamedTuple):
@@ -58,75 +55,152 @@ class Candidate(NamedTuple):
     readout: Readout
 
 
-def candidate_values(
-    table: Table,
-    frame: Frame,
-    sets: DeletionSets,
-    downweight: float = 1.0,
-    *,
-    estimators: Collection[EstimatorName] = get_args(EstimatorName),
-) -> dict[Candidate, Tensor]:
-    """Every candidate's estimate of a measurement; that of the regression needs anchors and isn't among them.
-
-    Args:
-        table: of the measurement, with axes.
-        frame: of the sketch.
-        sets: B deletion sets.
-        downweight: w.
-        estimators: whose candidates are wanted.
-
-    Returns:
-        float64 of shape [B, O], by candidate.
-    """
-    values = {
-        Candidate(name, degree, interactions, evidence.link): read_out(
-            table.measurement.kind, _probabilities(evidence, change)
-        )
-        for evidence in table.evidence
-        for name, degree, interactions, change in _changes(evidence, frame, sets, downweight, table, estimators)
-    }
-    for candidate, value in list(values.items()):
-        other = values.get(candidate._replace(readout="logarithm"))
-        if candidate.estimator in {"axes", "pairs"} and candidate.readout == "probability" and other is not None:
-            values[candidate._replace(readout="both")] = (value + other) / 2
-    return values
+def candidates(table: Table, frame: Frame) -> tuple[Candidate, ...]:
+    """All that a table can be estimated by; the regression, which needs anchors too, isn't among them."""
+    evidence, degrees = table.evidence, range(1, frame.degree + 1)
+    assert evidence is not None
+    found: list[Candidate] = []
+    for link in LINKS:
+        # Nothing changes at degree 0, in whatever link: once is enough.
+        found += [Candidate("axes", degree, 0, link) for degree in ((0, *degrees) if link == LINKS[0] else degrees)]
+        if evidence.pairs is not None:
+            found += [Candidate("pairs", degree, 2, link) for degree in degrees if degree >= min(2, frame.degree)]
+        orders = () if evidence.interactions is None else degrees[1:]
+        found += [Candidate("interpolation", d, r, link) for r in evidence.weights for d in degrees[r - 1 :]]
+        found += [Candidate("hybrid", d, r, link) for r in orders for d in degrees[r - 1 :]]
+        if evidence.directions is not None and link == _sphere_link(table):
+            found += [Candidate("sphere", degree, degree, link) for degree in degrees]
+    exact = [c for c in found if c.estimator in {"axes", "pairs"} and c.degree > 0 and c.readout == LINKS[0]]
+    return (*found, *(candidate._replace(readout="both") for candidate in exact))
 
 
-def _changes(
-    evidence: Evidence,
-    frame: Frame,
-    sets: DeletionSets,
-    downweight: float,
-    table: Table,
-    estimators: Collection[EstimatorName],
-) -> Iterator[tuple[EstimatorName, int, int, Tensor]]:
-    """Estimator, degree, interactions and the changes [B, T] in link space; those of the axes always."""
-    alone = _alone(evidence, sets, downweight)
-    # Nothing changes at degree 0, in whatever link: once is enough.
-    for degree in range(0 if evidence.link == "probability" else 1, frame.degree + 1):
-        yield "axes", degree, 0, alone[degree]
-    if evidence.pairs is not None and "pairs" in estimators:
-        together = sets.total_of_two(evidence.pairs) * downweight**2 / 2
-        for degree in range(min(2, frame.degree), frame.degree + 1):
-            yield "pairs", degree, 2, alone[degree] + together
-    for name, parts in (
-        ("interpolation", _interpolated(evidence, sets, downweight)),
-        ("hybrid", _averaged(evidence, frame, sets, downweight)),
-    ):
-        if name not in estimators:
-            continue
-        total = torch.zeros_like(alone[0])
-        for order, part in parts:
-            total = total + part
-            for degree in range(order, frame.degree + 1):
-                yield name, degree, order, alone[degree] + total  # type: ignore[misc]  # the names above
-    if "sphere" in estimators and evidence.directions is not None and evidence.link == _sphere_link(table):
-        change = torch.zeros_like(alone[0])
-        for order in range(1, frame.degree + 1):
-            change = change + _term(evidence.directions[order - 1], sets.overlaps, frame.units, order)[0] * (
-                downweight**order
-            )
-            yield "sphere", order, order, change
+class Estimates:
+    """Estimates of a measurement at B deletion sets by any candidate, each made when it is asked for. L = 2 links."""
+
+    def __init__(self, table: Table, frame: Frame, sets: DeletionSets, downweight: float = 1.0) -> None:
+        """Of nothing yet.
+
+        Args:
+            table: of the measurement, with axes.
+            frame: of the sketch.
+            sets: B deletion sets.
+            downweight: w.
+        """
+        assert table.evidence is not None
+        self.table, self.frame, self.sets, self.evidence = table, frame, sets, table.evidence
+        self._downweight = downweight
+        self._values: dict[Candidate, np.ndarray] = {}
+        self._parts: dict[tuple[EstimatorName, int, int], np.ndarray] = {}
+        self._sums: dict[tuple[Along, int, int], np.ndarray] = {}
+
+    def at(self, downweight: float) -> Estimates:
+        """The same at another downweight."""
+        return Estimates(self.table, self.frame, self.sets, downweight)
+
+    def value(self, candidate: Candidate) -> np.ndarray:
+        """A candidate's estimates, float64 of shape [B, O]; any of `candidates`."""
+        if candidate.readout == "both":
+            return np.asarray(np.add.reduce(self.in_both_links(candidate), axis=1) / 2)
+        link = LINKS.index(candidate.readout)
+        if candidate.estimator == "axes":
+            return self.of_axes[:, candidate.degree, link]
+        if candidate not in self._values:
+            summed = self.evidence.origin[link] + self._change(candidate, link)
+            self._hold(summed, link)
+            self._values[candidate] = read_out(self.table.measurement.kind, summed)
+        return self._values[candidate]
+
+    def in_both_links(self, candidate: Candidate) -> np.ndarray:
+        """The same with either readout, [B, L, O]."""
+        if candidate.estimator == "axes":
+            return self.of_axes[:, candidate.degree]
+        return np.stack([self.value(candidate._replace(readout=link)) for link in LINKS], axis=1)
+
+    @cached_property
+    def of_axes(self) -> np.ndarray:
+        """Estimates of `axes` at degrees 0 … S, float64 of shape [B, S + 1, L, O]."""
+        summed = self.evidence.origin + self.alone
+        for link in range(len(LINKS)):
+            self._hold(summed[..., link, :], link)
+        return read_out(self.table.measurement.kind, summed)
+
+    @cached_property
+    def alone(self) -> np.ndarray:
+        """Changes in link space by what every unit does alone, to degrees 0 … S, [B, S + 1, L, T]."""
+        count = self.frame.degree + 1
+        orders = self._total[:, :count].reshape(len(self.sets), count, -1)
+        changes = _up_to_degrees(self.frame.degree, self._downweight) @ orders
+        return np.reshape(changes, (len(self.sets), count, *self.evidence.origin.shape))
+
+    @cached_property
+    def _total(self) -> np.ndarray:
+        return self.sets.total(self.evidence.by_unit)
+
+    @cached_property
+    def _total_of_two(self) -> np.ndarray:
+        assert self.evidence.pairs is not None
+        return self.sets.total_of_two(self.evidence.pairs)
+
+    def _change(self, candidate: Candidate, link: int) -> np.ndarray:
+        """What a candidate adds up in link space, [B, T]."""
+        estimator, degree, interactions, _ = candidate
+        change = self.alone[:, 0 if estimator == "sphere" else degree, link]
+        for order in range(1 if estimator == "sphere" else 2, interactions + 1):
+            change = change + self._part(estimator, order, link)
+        return change
+
+    def _part(self, estimator: EstimatorName, order: int, link: int) -> np.ndarray:
+        """What one order adds by interactions, and of `sphere` by everything, [B, T]."""
+        key = estimator, order, link
+        if key not in self._parts:
+            self._parts[key] = self._downweight**order * self._whole_part(*key)
+        return self._parts[key]
+
+    def _whole_part(self, estimator: EstimatorName, order: int, link: int) -> np.ndarray:
+        """The same at downweight 1."""
+        evidence, sets, units = self.evidence, self.sets, self.frame.units
+        if estimator == "pairs":
+            return self._total_of_two[:, link]
+        if estimator == "interpolation":
+            pure_powers = self._total[:, self.frame.degree + order - 1, link]
+            return np.asarray(self._sum_along("weights", order, link) - pure_powers)
+        factor = dimension(units, order) / len(self.frame.directions)
+        if estimator == "sphere":
+            return factor * self._sum_along("directions", order, link)
+        mean = factor * self._sum_along("interactions", order, link)
+        noise = variance_of_mean(mean, evidence.spreads[order, link], sets, units, order).sum(axis=1, keepdims=True)
+        signal = np.sum(mean**2, axis=1, keepdims=True)
+        return np.asarray(np.maximum(1 - noise / np.maximum(signal, 1e-300), 0) * mean)
+
+    def _sum_along(self, what: Along, order: int, link: int) -> np.ndarray:
+        """A sum over directions, [B, T]."""
+        along, sets = self.evidence.along, self.sets
+        if len(sets) == 1:
+            return sets.along(order, along[what, order][link])
+        if (what, order, link) not in self._sums:
+            # Of many sets all sums of an order at once: a large product takes less time than small ones.
+            keys = [(*key, of) for key in along if key[1] == order for of in range(len(LINKS))]
+            sums = sets.along(order, np.concatenate([along[name, r][of] for name, r, of in keys]))
+            self._sums.update(zip(keys, np.split(sums, len(keys), axis=1), strict=True))
+        return self._sums[what, order, link]
+
+    def _hold(self, summed: np.ndarray, link: int) -> None:
+        """Turn what is added up in a link, [..., T], into probabilities, in place: held where probabilities can be."""
+        if LINKS[link] == "probability":
+            np.maximum(summed, FLOOR * self.evidence.origin[link], out=summed)
+            np.minimum(summed, 1, out=summed)
+        else:
+            np.maximum(summed, _LEAST_LOGARITHM, out=summed)
+            np.minimum(summed, 0, out=summed)
+            np.exp(summed, out=summed)
+
+
+@lru_cache(maxsize=64)
+def _up_to_degrees(degree: int, downweight: float) -> np.ndarray:
+    """What turns the orders 1 … S of the axes and the remainder into changes to degrees 0 … S, [S + 1, S + 1]."""
+    orders = np.tril(np.full((degree + 1, degree + 1), downweight), -1).cumprod(axis=1)
+    orders[degree, degree] = downweight ** (degree + 1)  # the remainder belongs to the whole degree only
+    return orders
 
 
 def _sphere_link(table: Table) -> Link:
@@ -134,50 +208,41 @@ def _sphere_link(table: Table) -> Link:
     return "probability" if table.measurement.kind == "next_token" else "logarithm"
 
 
-def _alone(evidence: Evidence, sets: DeletionSets, downweight: float) -> list[Tensor]:
-    """Changes [B, T] by what every unit does alone, to degrees 0 … S."""
-    changes = [evidence.origin.new_zeros(len(sets), len(evidence.origin))]
-    for order, coefficients in enumerate(evidence.axes, start=1):
-        changes.append(changes[-1] + downweight**order * sets.total(coefficients))
-    changes[-1] = changes[-1] + downweight ** len(changes) * sets.total(evidence.remainder)
-    return changes
+def variance_of_mean(mean: np.ndarray, spread: Spread, sets: DeletionSets, units: int, order: int) -> np.ndarray:
+    """Sampling variance of the mean over directions of Re(N_r <ψ, x>^r y).
 
-
-def _interpolated(evidence: Evidence, sets: DeletionSets, downweight: float) -> Iterator[tuple[int, Tensor]]:
-    for order, weights in evidence.weights.items():
-        yield order, sets.functionals(order) @ weights * downweight**order
-
-
-def _averaged(evidence: Evidence, frame: Frame, sets: DeletionSets, downweight: float) -> Iterator[tuple[int, Tensor]]:
-    if evidence.interactions is None:
-        return
-    for order, interactions in enumerate(evidence.interactions, start=2):
-        mean, noise = _term(interactions, sets.overlaps, frame.units, order)
-        signal = mean.square().sum(dim=1, keepdim=True)
-        shrink = (1 - noise.sum(dim=1, keepdim=True) / signal.clamp(min=1e-300)).clamp(min=0)
-        yield order, shrink * mean * downweight**order
-
-
-def _term(coefficients: Tensor, overlaps: Tensor, units: int, order: int) -> tuple[Tensor, Tensor]:
-    """Mean over directions of Re(N_r <ψ, x>^r y), and the variance of the mean.
-
-    The variance needs no sample by itself: Re(z)² = (|z|² + Re(z²)) / 2, and both are sums over directions again.
+    It needs no sample by itself: Re(z)² = (|z|² + Re(z²)) / 2, and both are sums over directions again.
 
     Args:
-        coefficients: y, complex128 of shape [K, T].
-        overlaps: <ψ, x>, complex128 of shape [B, K].
+        mean: for B sets, [B, N].
+        spread: of y.
+        sets: the B sets.
         units: m.
         order: r.
+
+    Returns:
+        Of shape [B, N].
     """
-    count = len(coefficients)
-    powers = overlaps**order * float(dimension(units, order))
-    mean = (powers @ coefficients).real / count
-    squares = powers.abs().square() @ coefficients.abs().square() + (powers**2 @ coefficients**2).real
-    return mean, (squares / 2 / count - mean.square()).clamp(min=0) / max(count - 1, 1)
+    count, factor = spread.moduli.shape[1], float(dimension(units, order))
+    squares = product(sets.squares(order), spread.moduli.T) + sets.along(2 * order, spread.squares)
+    return np.asarray(np.maximum(squares * (factor**2 / 2 / count) - mean**2, 0) / max(count - 1, 1))
 
 
-def _probabilities(evidence: Evidence, change: Tensor) -> Tensor:
-    """Probabilities from changes in link space, held where probabilities can be."""
-    if evidence.link == "logarithm":
-        return (evidence.origin + change).clamp(min=_LEAST_LOGARITHM, max=0).exp()
-    return torch.maximum(evidence.origin + change, FLOOR * evidence.origin).clamp(max=1)
+def read_out(kind: Kind, probabilities: np.ndarray) -> np.ndarray:
+    """Values [..., O] of a measurement from its tokens' probabilities [..., T]: `measure.read_out` on the host."""
+    if kind == "next_token":
+        return np.asarray(probabilities / np.add.reduce(probabilities, axis=-1, keepdims=True))
+    total = np.add.reduce(np.log(probabilities), axis=-1, keepdims=True)
+    return np.asarray(total / -probabilities.shape[-1] if kind == "loss" else total)
+
+
+def hold(kind: Kind, values: np.ndarray) -> np.ndarray:
+    """The nearest values that a measurement can have, of shape [..., O].
+
+    A mean loss is at least 0, a log-probability at most; probabilities are positive and add up to one.
+    """
+    if kind == "loss":
+        return np.asarray(np.maximum(values, 0))
+    if kind == "log_probability":
+        return np.asarray(np.minimum(values, 0))
+    return read_out(kind, np.maximum(values, _LEAST_PROBABILITY))

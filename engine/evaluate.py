@@ -19,6 +19,7 @@ from engine.measure import Measurement, measure_models
 from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
+from engine.threads import cores
 from engine.train import Progress
 
 
@@ -160,6 +161,7 @@ def evaluate(
         sketch.configuration,
         [deletion.units for deletion in sets],
         device=str(sketch.device),
+        workers=cores(),
         progress=progress,
     )
     truth = np.stack(

@@ -46,8 +46,8 @@ class Held(Protocol):
         """
         ...
 
-    def models(self, which: Sequence[int]) -> Tensor:
-        """Flat parameters of some plain models, [n, P]."""
+    def rows(self, which: Sequence[int] | None = None, *, order: int = 0, plane: int = 0) -> Tensor:
+        """What `put` filled in, of all or of some directions or plain models: [n, P]."""
         ...
 
     def probabilities(self, texts: Sequence[Text]) -> list[Jet]:
@@ -133,9 +133,10 @@ class Planes:
         whole = self.constant if order == 0 else self.higher[order - 1, plane]
         whole[start : start + len(rows)] = rows
 
-    def models(self, which: Sequence[int]) -> Tensor:
+    def rows(self, which: Sequence[int] | None = None, *, order: int = 0, plane: int = 0) -> Tensor:
         """As of `Held`."""
-        return self.constant[list(which)]
+        whole = self.constant if order == 0 else self.higher[order - 1, plane]
+        return whole if which is None else whole[list(which)]
 
     def probabilities(self, texts: Sequence[Text]) -> list[Jet]:
         """As of `Held`."""

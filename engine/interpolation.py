@@ -16,6 +16,7 @@ factorisation depends on the directions only: it is made once a sketch.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,18 +52,21 @@ class Interpolation:
         """What the factors occupy."""
         return sum(factor.nbytes for factor in self._factors.values())
 
-    def weights(self, interactions: Tensor, order: int) -> Tensor:
+    def weights(self, interactions: np.ndarray, order: int) -> np.ndarray:
         """How much of each functional the tensor of least norm holds.
 
         Args:
-            interactions: o_j, complex128 of shape [K, T].
+            interactions: o_j, complex128 of shape [K, ...].
             order: r.
 
         Returns:
-            float64 of shape [2K, T]; the real functionals first.
+            complex128 of shape [K, ...]: of the functionals' real parts, and of their imaginary ones.
         """
-        measured = torch.cat([interactions.real, interactions.imag])
-        return torch.cholesky_solve(measured, self._factors[order])
+        factor = self._factors[order]
+        measured = torch.from_numpy(np.concatenate([interactions.real, interactions.imag]))
+        found = torch.cholesky_solve(measured.flatten(1).to(factor.device), factor)
+        of_real, of_imaginary = found.cpu().numpy().reshape(2, *interactions.shape)
+        return np.asarray(of_real + 1j * of_imaginary)
 
 
 def _factor(directions: Tensor, order: int) -> Tensor:

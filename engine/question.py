@@ -165,8 +165,8 @@ def check_units(units: Sequence[int], total: int) -> None:
     if len(set(units)) != len(units):
         repeated = next(unit for unit in units if list(units).count(unit) > 1)
         raise DeletionSetError(f"Unit {repeated} is named more than once.")
-    for unit in units:
-        if not 0 <= unit < total:
-            raise DeletionSetError(f"There is no unit {unit}; units are numbered 0 to {total - 1}.")
+    if min(units) < 0 or max(units) >= total:
+        unit = next(unit for unit in units if not 0 <= unit < total)
+        raise DeletionSetError(f"There is no unit {unit}; units are numbered 0 to {total - 1}.")
     if len(units) == total:
         raise DeletionSetError("The deletion set is the whole data set: nothing would be left to train on.")

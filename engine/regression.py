@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from engine.frame import product
 
 _PRIOR = 0.3
 """How much the prior counts, in anchors of full weight."""
@@ -28,26 +29,24 @@ class LocalRegression:
 
     Attributes:
         inputs: estimated changes in both links, [A, O, 2].
-        gram: their products, divided by their size, [A, 2, 2].
-        products: of inputs and true changes, divided by the same, [A, 2].
+        equations: of every anchor, divided by its size, the products of its inputs, 2 x 2, then those of its inputs
+            with the true changes, 2; [A, 6].
     """
 
-    inputs: Tensor
-    gram: Tensor
-    products: Tensor
+    inputs: np.ndarray
+    equations: np.ndarray
 
     @classmethod
-    def of(cls, inputs: Tensor, changes: Tensor) -> LocalRegression:
+    def of(cls, inputs: np.ndarray, changes: np.ndarray) -> LocalRegression:
         """From estimated changes [A, O, 2] and true ones [A, O]."""
-        size = inputs.square().sum(dim=(1, 2))
-        size = (size + _FLOOR * size.mean()).clamp(min=1e-300)
-        return cls(
-            inputs=inputs,
-            gram=torch.einsum("aoi,aoj->aij", inputs, inputs) / size[:, None, None],
-            products=torch.einsum("aoi,ao->ai", inputs, changes) / size[:, None],
-        )
+        size = np.sum(inputs**2, axis=(1, 2))
+        size = np.maximum(size + _FLOOR * size.mean(), 1e-300)
+        transposed = inputs.swapaxes(1, 2)
+        gram, products = transposed @ inputs, transposed @ changes[:, :, None]
+        equations = np.concatenate([gram.reshape(-1, 4), products.reshape(-1, 2)], axis=1)
+        return cls(inputs=inputs, equations=equations / size[:, None])
 
-    def changes(self, weights: Tensor, inputs: Tensor) -> Tensor:
+    def changes(self, weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """Estimated changes.
 
         Args:
@@ -57,7 +56,7 @@ class LocalRegression:
         Returns:
             Of shape [B, O].
         """
-        prior = _PRIOR * torch.eye(2, dtype=inputs.dtype, device=inputs.device)
-        gram = torch.einsum("ba,aij->bij", weights, self.gram) + prior
-        coefficients = torch.linalg.solve(gram, weights @ self.products + prior.sum(dim=0) / 2)
-        return torch.einsum("boi,bi->bo", inputs, coefficients)
+        summed = product(weights, self.equations)
+        gram = summed[:, :4].reshape(-1, 2, 2) + _PRIOR * np.eye(2)
+        coefficients = np.linalg.solve(gram, summed[:, 4:, None] + _PRIOR / 2)
+        return np.asarray((inputs @ coefficients)[:, :, 0])

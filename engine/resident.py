@@ -1,7 +1,7 @@
 """Sketches resident on the device, and the tables of measurements that were asked before.
 
-A query goes: measurement → table (cached, or one batched inference in the ring) → <ψ_j, 1_D> by gathering columns →
-`estimate.predict`.
+A query goes: measurement → table (cached, or one pass over the parameters for all that is asked at that moment) → sums
+over the deletion set → `estimate.predict`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine import supplements
 from engine.attribution import Attributions, attribute
+from engine.batching import Batches
 from engine.cache import ByteCache
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
@@ -25,15 +26,17 @@ from engine.directions import directions
 from engine.errors import ArtifactError
 from engine.estimate import Prepared, predict, prepare
 from engine.frame import Axes, Frame
+from engine.held import Held, room
 from engine.interpolation import MOST_DIRECTIONS, Interpolation
-from engine.jet import Jet
-from engine.measure import Measurement
-from engine.model import matrices as flat_matrices
+from engine.measure import Measurement, targets
+from engine.model import matrices
 from engine.question import Distribution, Prediction, Question, check_units
 from engine.sketch import PLANE_NAMES, direction_probe
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
-TableCache: TypeAlias = ByteCache[tuple[str, int | None, Measurement], Prepared]
+_Key: TypeAlias = tuple[str, int | None, Measurement]
+
+TableCache: TypeAlias = ByteCache[_Key, Prepared]
 """Tables with their calibration, by the artifact's checksum, its supplement's stamp, and the measurement."""
 
 _PROBE_TOLERANCE = 1e-9
@@ -52,11 +55,13 @@ class _State:
         frame: what all measurements share.
         sets: deletion sets of the retrained models, in their order.
         stamp: of the supplement, as it was read.
+        tables: what was measured, and what will be.
     """
 
     frame: Frame
     sets: list[tuple[int, ...]]
     stamp: int | None
+    tables: Batches[_Key, Prepared]
 
     @cached_property
     def rows(self) -> dict[tuple[int, ...], int]:
@@ -80,9 +85,9 @@ class ResidentSketch:
         """
         self.artifact = artifact
         self.device = torch_device(device)
+        self._tables = table_cache(64 << 20) if tables is None else tables
         self._built = self._load()
         self._now = self._with_supplement()
-        self._tables = table_cache(64 << 20) if tables is None else tables
 
     @classmethod
     def open(cls, path: Path, *, checksum: str | None = None, device: str = "cpu") -> ResidentSketch:
@@ -124,7 +129,8 @@ class ResidentSketch:
         Raises:
             TextLengthError, UnknownCharacterError: the text can't be measured.
         """
-        return self._table(self._current(), measurement)
+        [prepared] = self._prepared(self._current(), [measurement])
+        return prepared
 
     def attribute(self, measurement: Measurement, *, top: int, confidence: float) -> Attributions:
         """The units whose deletion changes a measurement most.
@@ -133,7 +139,8 @@ class ResidentSketch:
             QuestionError: of the kind that says what can't be answered.
         """
         now = self._current()
-        return attribute(self._table(now, measurement), now.frame, top=top, confidence=confidence)
+        [prepared] = self._prepared(now, [measurement])
+        return attribute(prepared, now.frame, top=top, confidence=confidence)
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question
@@ -149,23 +156,28 @@ class ResidentSketch:
             QuestionError: of the kind that says what can't be answered.
         """
         check_units(units, self.unit_count)
-        now = self._current()
-        deleted = now.frame.one_set(torch.tensor(sorted(units), device=self.device))
-        row = now.rows.get(tuple(sorted(units)))
+        now, members = self._current(), tuple(sorted(units))
+        deleted, row = now.frame.one_set(members), now.rows.get(members)
         return [
-            predict(self._table(now, measurement), now.frame, deleted, question, retrained=row)
-            for measurement in measurements
+            predict(prepared, now.frame, deleted, question, retrained=row)
+            for prepared in self._prepared(now, measurements)
         ]
 
     def retrained_model(self, units: Sequence[int]) -> dict[str, Tensor] | None:
         """Parameter matrices of the model that was retrained without a deletion set, if one was."""
         now = self._current()
         row = now.rows.get(tuple(sorted(units)))
-        return None if row is None else {name: models[row] for name, models in now.frame.models.items()}
+        if row is None or now.frame.models is None:
+            return None
+        return matrices(self.configuration.model, now.frame.models.rows([row])[0])
 
-    def _table(self, now: _State, measurement: Measurement) -> Prepared:
-        key = (self.artifact.checksum, now.stamp, measurement)
-        return self._tables.get(key, lambda: prepare(measurement, now.frame))
+    def _prepared(self, now: _State, measurements: Sequence[Measurement]) -> list[Prepared]:
+        """What is known of some measurements: from the cache, or made together, with those of concurrent questions."""
+        keys = [(self.artifact.checksum, now.stamp, measurement) for measurement in measurements]
+        for key in keys:
+            if key not in self._tables:
+                targets(key[-1], self.configuration.model)  # what can't be measured must not spoil a batch
+        return now.tables.get(keys)
 
     def _current(self) -> _State:
         """The state with what was retrained up to now: one look at the disk, where nothing is new."""
@@ -179,86 +191,81 @@ class ResidentSketch:
         found = supplements.read(self.artifact)
         new = [number for number, units in enumerate(found.sets) if units not in built.rows]
         if not new:
-            return dataclasses.replace(built, stamp=stamp)
-        matrices = flat_matrices(self.configuration.model, found.models[new].to(self.device))
+            return self._state(built.frame, built.sets, stamp)
         sets = [found.sets[number] for number in new]
         frame, axes = built.frame, built.frame.axes
         if axes is not None:
             anchors = _indicators(sets, self.unit_count).to(self.device)
             axes = dataclasses.replace(axes, anchors=torch.cat([axes.anchors, anchors]))
-        models = {
-            name: torch.cat([frame.models[name], matrix]) if frame.models else matrix
-            for name, matrix in matrices.items()
-        }
-        return _State(
-            frame=dataclasses.replace(frame, axes=axes, models=models), sets=[*built.sets, *sets], stamp=stamp
-        )
+        models = self._room(len(built.sets) + len(sets))
+        if frame.models is not None:
+            models.put(0, frame.models.rows())
+        models.put(len(built.sets), found.models[new])
+        frame = dataclasses.replace(frame, axes=axes, models=models)
+        return self._state(frame, [*built.sets, *sets], stamp)
+
+    def _state(self, frame: Frame, sets: list[tuple[int, ...]], stamp: int | None) -> _State:
+        def make(keys: list[_Key]) -> list[Prepared]:
+            return prepare([measurement for _, _, measurement in keys], frame)
+
+        return _State(frame=frame, sets=sets, stamp=stamp, tables=Batches(self._tables, make))
 
     def _load(self) -> _State:
         """What the artifact holds."""
         configuration, path = self.configuration, self.artifact.path
-        slices = _slices(configuration.model.shapes)
-        constants = read_tensors(path / PARAMETERS)
-        files: dict[str, list[tuple[Block, dict[str, Tensor]]]] = {"axes": [], "directions": [], "retrained": []}
-        for block in configuration.blocks(self.unit_count):
-            files[block.kind].append((block, read_tensors(path / block.file)))
+        model, units = configuration.model, self.unit_count
         psi = self._draw_directions()
-        axes, sets, retrained = None, [], {}
         try:
-            trained = {name: constants[f"trained.{name}"].to(self.device) for name in slices}
-
-            def jets(kind: str, planes: tuple[str, ...]) -> dict[str, Jet]:
-                orders = [
-                    tuple(self._gathered(files[kind], f"order{order}.{plane}") for plane in planes)
-                    for order in range(1, configuration.degree + 1)
-                    if files[kind]
-                ]
-                return {
-                    name: Jet(
-                        trained[name],
-                        tuple(tuple(plane[:, where].view(-1, *shape) for plane in planes) for planes in orders),
-                    )
-                    for name, (where, shape) in slices.items()
-                }
-
-            along_directions = jets("directions", PLANE_NAMES)
+            constants = read_tensors(path / PARAMETERS)
+            trained = {name: constants[f"trained.{name}"].to(self.device) for name in model.shapes}
+            constant = torch.cat([matrix.flatten() for matrix in trained.values()])
+            along_directions = along_axes = models = None
+            if configuration.directions:
+                along_directions = self._room(configuration.directions, constant, planes=2)
             if configuration.axes:
-                models = self._gathered(files["retrained"], "models")
-                singles = models[: self.unit_count].double()
-                singles = singles - singles.mean(dim=0)
-                members = torch.cat([tensors["members"] for _, tensors in files["retrained"]])
-                sizes = torch.cat([tensors["sizes"] for _, tensors in files["retrained"]])
-                retrained = {name: models[:, where].view(-1, *shape) for name, (where, shape) in slices.items()}
-                sets = [tuple(units.tolist()) for units in torch.split(members, sizes.tolist())]
-                axes = Axes(
-                    parameters=jets("axes", PLANE_NAMES[:1]),
-                    pairs=configuration.pairs,
-                    kinship=singles @ singles.T,
-                    anchors=_indicators(sets[len(sets) - configuration.anchors :], self.unit_count).to(self.device),
-                )
+                along_axes = self._room(units, constant, planes=1)
+                models = self._room(configuration.retrained(units))
+            rooms = {"directions": along_directions, "axes": along_axes, "retrained": models}
+            sets: list[tuple[int, ...]] = []
+            for block in configuration.blocks(units):
+                tensors, held = read_tensors(path / block.file), rooms[block.kind]
+                assert held is not None  # there are no other blocks than what there is room for
+                sets += _fill(held, block, tensors, configuration.degree)
         except (KeyError, RuntimeError) as error:
             raise ArtifactError("The tensors don't fit the manifest.") from error
+        axes = None
+        if along_axes is not None and models is not None:
+            singles = models.rows(range(units)).double()
+            singles = singles - singles.mean(dim=0)
+            anchors = _indicators(sets[len(sets) - configuration.anchors :], units).to(self.device)
+            axes = Axes(parameters=along_axes, pairs=configuration.pairs, kinship=singles @ singles.T, anchors=anchors)
         interpolated = axes is not None and 0 < configuration.directions <= MOST_DIRECTIONS
         frame = Frame(
-            model=configuration.model,
-            units=self.unit_count,
+            model=model,
+            units=units,
             degree=configuration.degree,
             ensemble=configuration.ensemble,
             directions=psi,
+            trained=trained,
             parameters=along_directions,
-            models=retrained,
+            models=models,
             axes=axes,
             interpolation=Interpolation(psi.to(torch.complex128), configuration.degree) if interpolated else None,
         )
-        return _State(frame=frame, sets=sets, stamp=None)
+        return self._state(frame, sets, None)
 
-    def _gathered(self, files: list[tuple[Block, dict[str, Tensor]]], name: str) -> Tensor:
-        """A tensor [count, P] from its blocks, filled on the device without a second copy."""
-        shape = (files[-1][0].stop, self.configuration.model.parameter_count)
-        whole = torch.empty(shape, dtype=self.configuration.torch_dtype, device=self.device)
-        for block, tensors in files:
-            whole[block.start : block.stop] = tensors[name]
-        return whole
+    def _room(self, count: int, constant: Tensor | None = None, *, planes: int = 1) -> Held:
+        """Room for jets with these constants, or for plain models."""
+        configuration = self.configuration
+        return room(
+            configuration.model,
+            count,
+            dtype=configuration.torch_dtype,
+            device=self.device,
+            degree=0 if constant is None else configuration.degree,
+            planes=planes,
+            constant=constant,
+        )
 
     def _draw_directions(self) -> Tensor:
         configuration = self.configuration
@@ -271,13 +278,25 @@ class ResidentSketch:
         return rows.to(self.device, torch.complex64 if configuration.dtype == "float32" else torch.complex128)
 
 
-def _slices(shapes: dict[str, tuple[int, int]]) -> dict[str, tuple[slice, tuple[int, int]]]:
-    """Where each matrix lies in a flat row of all parameters."""
-    places, start = {}, 0
-    for name, (rows, columns) in shapes.items():
-        places[name] = (slice(start, start + rows * columns), (rows, columns))
-        start += rows * columns
-    return places
+def _fill(held: Held, block: Block, tensors: dict[str, Tensor], degree: int) -> list[tuple[int, ...]]:
+    """Put what a block's file holds where it belongs; the deletion sets of its retrained models."""
+    if block.kind == "retrained":
+        _check(tensors["models"], block)
+        held.put(block.start, tensors["models"])
+        sizes: list[int] = tensors["sizes"].tolist()
+        return [tuple(units.tolist()) for units in torch.split(tensors["members"], sizes)]
+    planes = PLANE_NAMES if block.kind == "directions" else PLANE_NAMES[:1]
+    for order in range(1, degree + 1):
+        for number, name in enumerate(planes):
+            rows = tensors[f"order{order}.{name}"]
+            _check(rows, block)
+            held.put(block.start, rows, order=order, plane=number)
+    return []
+
+
+def _check(rows: Tensor, block: Block) -> None:
+    if len(rows) != block.stop - block.start:
+        raise ArtifactError("The tensors don't fit the manifest.")
 
 
 def _indicators(sets: Sequence[tuple[int, ...]], units: int) -> Tensor:

@@ -20,6 +20,7 @@ from engine.native.groups import Schedule, train_models
 from engine.native.library import library
 from engine.threads import one_thread
 from engine.train import Progress, of_models, schedule, train
+from engine.workers import Report, train_blocks
 
 
 @one_thread()
@@ -33,6 +34,7 @@ def retrain(
     batch: int = 64,
     device: str = "cpu",
     native: bool = True,
+    workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """Train one plain model for every deletion set.
@@ -45,6 +47,7 @@ def retrain(
         batch: models that torch trains at once; native code has a batch size of its own.
         device: "cpu", or a CUDA device.
         native: whether to train by native code where it can be had.
+        workers: threads of native code; they change nothing but the time.
         progress: called with finished model·steps and all of them.
 
     Returns:
@@ -65,7 +68,14 @@ def retrain(
 
         arrays = Schedule.of(configuration.model, configuration.training, steps, dtype)
         weights = 1 - _downweights(deletion_sets, each, documents.unit_count, like=arrays.initial)
-        return matrices(configuration.model, train_models(code, arrays, weights, report=report))
+        groups = torch.split(weights, code.lanes)
+        models: dict[int, Tensor] = {}
+
+        def train_group(number: int, report: Report) -> None:
+            models[number] = train_models(code, arrays, groups[number], report=report)
+
+        train_blocks(train_group, range(len(groups)), workers=workers, threads=True, report=report)
+        return matrices(configuration.model, torch.cat([models[number] for number in range(len(groups))]))
     initial = {name: matrix.to(place, dtype) for name, matrix in configuration.model.initial_parameters().items()}
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(deletion_sets), batch):

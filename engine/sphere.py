@@ -26,8 +26,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from engine.directions import Ensemble, dimension, remaining_fraction
 
@@ -38,7 +37,7 @@ _TAIL = 2.0
 deletions the slowest are the first documents of the run, when Adam's second moment rests on few gradients: about 2."""
 
 
-def term_samples(coefficients: Tensor, overlaps: Tensor, units: int) -> Tensor:
+def term_samples(coefficients: np.ndarray, overlaps: np.ndarray, units: int) -> np.ndarray:
     """Z_{r,j} of every order and direction.
 
     Args:
@@ -49,16 +48,17 @@ def term_samples(coefficients: Tensor, overlaps: Tensor, units: int) -> Tensor:
     Returns:
         float64 of shape [S, K].
     """
-    highest = len(coefficients)
-    factors = torch.tensor([float(dimension(units, r)) for r in range(1, highest + 1)], dtype=torch.float64)
-    powers = overlaps.expand(highest, -1).cumprod(dim=0)  # <ψ, x>^r for r = 1 … S
-    return (powers * coefficients).real * factors.to(overlaps.device)[:, None]
+    samples, power = np.empty(coefficients.shape), overlaps
+    for r, of_order in enumerate(coefficients, start=1):
+        power = power if r == 1 else power * overlaps
+        np.multiply((power * of_order).real, dimension(units, r), out=samples[r - 1])
+    return samples
 
 
-def derivative_norms(coefficients: Tensor, units: int) -> Tensor:
+def derivative_norms(coefficients: np.ndarray, units: int) -> np.ndarray:
     """‖T_r‖ of orders 1 … S by E N_r |y_r|² = ‖T_r‖², float64 of shape [S]."""
-    factors = torch.tensor([float(dimension(units, r)) for r in range(1, len(coefficients) + 1)], dtype=torch.float64)
-    return (factors * coefficients.abs().square().mean(dim=1).cpu()).sqrt()
+    factors = np.array([float(dimension(units, r)) for r in range(1, len(coefficients) + 1)])
+    return np.asarray(np.sqrt(factors * np.mean(np.abs(coefficients) ** 2, axis=1)))
 
 
 class SphereEstimator:
@@ -68,8 +68,8 @@ class SphereEstimator:
 
     def __init__(
         self,
-        coefficients: Tensor,
-        overlaps: Tensor,
+        coefficients: np.ndarray,
+        overlaps: np.ndarray,
         *,
         units: int,
         deleted: int,
@@ -92,19 +92,21 @@ class SphereEstimator:
         self.highest, self.count = samples.shape
         self.average: Average = average
         self._quantile = NormalDist().inv_cdf((1 + confidence) / 2)
-        influence = coefficients[0].abs().square().mean().item()  # ‖T_1‖²/m: mean squared first-order effect of a unit
+        # ‖T_1‖²/m: mean squared first-order effect of a unit.
+        influence = float(np.vdot(coefficients[0], coefficients[0]).real) / self.count
         # Expected squared first term of a random and of a coherent set of this size.
         self._sizes = (deleted * influence, deleted**2 * influence)
         self.groups = 1
         if average == "median_of_means":
             self.groups = min(math.ceil(8 * math.log(1 / (1 - confidence))), self.count)
-        self._values = self._average(samples).tolist()
+        self._values: list[float] = self._average(samples).tolist()
         # Order 1 of a unitary ensemble is sampled without replacement, which shrinks whatever it varies with; groups
         # break the ensemble's blocks up, and count as independent.
         remaining = remaining_fraction(ensemble, units, self.count) if self.groups == 1 else 1.0
-        self._covariance = self._spread(samples)
-        self._covariance[0, :] *= remaining
-        self._covariance[1:, 0] *= remaining
+        covariance = self._spread(samples)
+        covariance[0, :] *= remaining
+        covariance[1:, 0] *= remaining
+        self._covariance: list[list[float]] = covariance.tolist()
         self._moments = self.posterior()
 
     def change(self, degree: int, downweight: float) -> float:
@@ -123,36 +125,36 @@ class SphereEstimator:
         """Half of the interval."""
         return self._quantile * math.sqrt(self.squared_error(degree, downweight))
 
-    def _average(self, samples: Tensor) -> Tensor:
-        return samples.mean(dim=1) if self.groups == 1 else self._group_means(samples).quantile(0.5, dim=1)
+    def _average(self, samples: np.ndarray) -> np.ndarray:
+        return np.asarray(samples.mean(axis=1) if self.groups == 1 else np.median(self._group_means(samples), axis=1))
 
-    def _spread(self, samples: Tensor) -> Tensor:
+    def _spread(self, samples: np.ndarray) -> np.ndarray:
         """Covariance of the averages, of shape [S, S]."""
         if self.groups == 1:
-            return (samples.cov(correction=1) / self.count).reshape(self.highest, self.highest).cpu()
+            return np.asarray(_covariance(samples) / self.count)
         means = self._group_means(samples)
-        middle = means.quantile(0.5, dim=1, keepdim=True)
+        middle = np.median(means, axis=1, keepdims=True)
         # Without the groups that a wild direction moved: else the bar would follow what the median resists.
-        deviation = 1.4826 * (means - middle).abs().quantile(0.5, dim=1, keepdim=True)
-        kept = means.clamp(middle - 3 * deviation, middle + 3 * deviation)
+        deviation = 1.4826 * np.median(np.abs(means - middle), axis=1, keepdims=True)
+        kept = means.clip(middle - 3 * deviation, middle + 3 * deviation)
         # A median varies more than a mean, by π/2 where the numbers are normal.
-        return (math.pi / 2 * kept.cov(correction=1) / self.groups).reshape(self.highest, self.highest).cpu()
+        return math.pi / 2 * _covariance(kept) / self.groups
 
-    def _group_means(self, samples: Tensor) -> Tensor:
-        return torch.stack([group.mean(dim=1) for group in samples.tensor_split(self.groups, dim=1)], dim=1)
+    def _group_means(self, samples: np.ndarray) -> np.ndarray:
+        return np.stack([group.mean(axis=1) for group in np.array_split(samples, self.groups, axis=1)], axis=1)
 
     def value(self, r: int) -> float:
         """Order r of the change."""
-        return float(self._values[r - 1])
+        return self._values[r - 1]
 
     def term_variance(self, r: int) -> float:
         """Sampling variance of order r."""
-        return float(self._covariance[r - 1, r - 1])
+        return self._covariance[r - 1][r - 1]
 
     def variance(self, degree: int, downweight: float) -> float:
         """Of the sum of orders 1 … degree."""
-        weights = torch.tensor([downweight**r for r in range(1, degree + 1)], dtype=torch.float64)
-        return max(float(weights @ self._covariance[:degree, :degree] @ weights), 0.0)
+        orders = range(1, degree + 1)
+        return max(sum(self._covariance[q - 1][r - 1] * downweight ** (q + r) for q in orders for r in orders), 0.0)
 
     def posterior(self) -> list[tuple[float, float]]:
         """Mean and variance of every term given its sample, and of all together beyond the sketch's degree."""
@@ -174,6 +176,12 @@ class SphereEstimator:
     def best_degree(self, downweight: float) -> int:
         """The degree with the least estimated squared error."""
         return min(range(self.highest + 1), key=lambda q: self.squared_error(q, downweight))
+
+
+def _covariance(samples: np.ndarray) -> np.ndarray:
+    """Of rows of samples, as `numpy.cov`, which takes four times as long; a single sample has none that is finite."""
+    deviations = samples - samples.mean(axis=1, keepdims=True)
+    return np.asarray(deviations @ deviations.T / (samples.shape[1] - 1))
 
 
 def _posterior(value: float, noise: float, scales: Sequence[float]) -> tuple[float, float]:

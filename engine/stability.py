@@ -43,14 +43,12 @@ def stability(sketch: ResidentSketch) -> Stability | None:
         return None
     built = sketch.configuration.anchors
     sets = axes.anchors[:built]  # without what was retrained later
-    first = len(sketch.retrained_sets) - len(axes.anchors)
-    explained = unexplained = sets.new_zeros(len(sets))
-    for name, models in sketch.frame.models.items():
-        changes = (models - sketch.frame.parameters[name].constant).flatten(start_dim=1)
-        true = changes[first : first + built].double()
-        summed = sets @ changes[: sketch.unit_count].double()
-        explained = explained + true.square().sum(dim=1)
-        unexplained = unexplained + (true - summed).square().sum(dim=1)
+    assert sketch.frame.models is not None  # with axes there are retrained models
+    changes = sketch.frame.models.rows() - torch.cat([matrix.flatten() for matrix in sketch.frame.trained.values()])
+    first = len(changes) - len(axes.anchors)
+    true = changes[first : first + built].double()
+    summed = sets @ changes[: sketch.unit_count].double()
+    explained, unexplained = true.square().sum(dim=1), (true - summed).square().sum(dim=1)
     return Stability(*(_share(unexplained[start::2], explained[start::2]) for start in (0, 1)))  # they take turns
 
 

@@ -22,8 +22,9 @@ from typing import TypeAlias
 from engine.errors import EngineError, WorkerError
 from engine.threads import cores, one_thread, use_one_thread
 
-WORTHWHILE_WORK = 100_000
-"""Direction·steps from which a second process saves more than the seconds that it takes to start."""
+WORTHWHILE_WORK = 20_000
+"""Direction·steps from which a second process saves more than the seconds that it takes to start; a thread takes none,
+but then it saves next to nothing either."""
 
 Report: TypeAlias = Callable[[int], None]
 """Called with the direction·steps that were just done."""
@@ -33,7 +34,7 @@ TrainBlock: TypeAlias = Callable[[int, Report], None]
 
 
 def worker_count(work: int, *, device: str) -> int:
-    """How many processes a build of so many direction·steps is worth."""
+    """How many threads or processes a build of so many direction·steps is worth."""
     return cores() if device == "cpu" and work >= WORTHWHILE_WORK else 1
 
 

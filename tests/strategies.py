@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from engine.configuration import SketchConfiguration
 from engine.directions import planes as planes_of
+from engine.held import Held, room
 from engine.jet import Coefficient, Jet
 from engine.model import ModelConfiguration, matrices
 from engine.native.groups import Code, Schedule, train_directions, train_models
 from engine.native.library import Library, library
+from engine.resident import ResidentSketch
 from engine.sketch import train_block
 from engine.train import Step, TrainingConfiguration
 
@@ -45,6 +47,40 @@ def native_code(dtype: torch.dtype, degree: int, planes: int) -> Library:
     if code is None:
         pytest.skip("no C++ compiler is found, so torch does all the work")
     return code
+
+
+def held(model: ModelConfiguration, parameters: dict[str, Jet]) -> Held:
+    """Jets of the trained parameters, kept to be measured."""
+    jets = list(parameters.values())
+    higher, constant = jets[0].higher, torch.cat([jet.constant.flatten() for jet in jets])
+    kept = room(
+        model,
+        len(higher[0][0]),
+        dtype=constant.dtype,
+        device=constant.device,
+        degree=len(higher),
+        planes=len(higher[0]),
+        constant=constant,
+    )
+    for order in range(1, len(higher) + 1):
+        for plane in range(len(higher[0])):
+            rows = torch.cat([jet.higher[order - 1][plane].flatten(1) for jet in jets], dim=1)
+            kept.put(0, rows, order=order, plane=plane)
+    return kept
+
+
+def resident_jets(sketch: ResidentSketch) -> dict[str, Jet]:
+    """Jets of a sketch's trained parameters along its random directions."""
+    frame, kept = sketch.frame, sketch.frame.parameters
+    assert kept is not None
+    orders = [
+        [matrices(frame.model, kept.rows(order=order, plane=plane)) for plane in (0, 1)]
+        for order in range(1, frame.degree + 1)
+    ]
+    return {
+        name: Jet(matrix, tuple(tuple(plane[name] for plane in planes) for planes in orders))
+        for name, matrix in frame.trained.items()
+    }
 
 
 def train_natively(

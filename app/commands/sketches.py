@@ -34,8 +34,8 @@ from engine.terminal import progress_bar, rough_duration
 from engine.train import TrainingConfiguration
 
 MOST_AXES = 4_000
-"""Units up to which axes are built where nothing else is said: 200 MB of the default model. Axes cost
-units times steps: at the rate of the demo on two cores, an hour or so for as many documents."""
+"""Units up to which axes are built where nothing else is said: 200 MB of the default model. Axes cost units times
+steps, and the models retrained beside them as much again: some minutes on two cores for as many documents."""
 
 MOST_PAIRED = 120
 """Units up to which every pair is retrained where nothing else is said: 7,140 pairs, and as many models."""
@@ -132,15 +132,16 @@ def _announcement(documents: Documents, configuration: SketchConfiguration, cost
     axes = f"{documents.unit_count:,} axes and {retrained} (without {what})"
     directions = f"{configuration.directions:,} random directions"
     parts = ([axes] if configuration.axes else []) + ([directions] if configuration.directions else [])
-    processes = f", with {cost.workers} processes" if cost.workers > 1 else ""
+    together = f", on {cost.workers} cores" if cost.workers > 1 else ""
     share = f"; {cost.retraining:.0%} of the work is retraining" if cost.retraining else ""
-    takes = rough_duration(cost.seconds) + processes + share if cost.seconds else "no time: it has been built"
+    takes = rough_duration(cost.seconds) + together + share if cost.seconds else "no time: it has been built"
     accuracy = expected_accuracy(configuration)
     table = Table.grid(padding=(0, 2), pad_edge=False)
     rows = {
         "builds": f"{' and '.join(parts)} to order {configuration.degree}, from {len(documents):,} documents; "
         f"{cost.direction_steps:,} direction·steps",
         "takes": takes,
+        "memory": f"{cost.memory_bytes / 2**20:,.0f} MiB at most",
         "size": f"{cost.size_bytes / 1e6:.1f} MB",
         "accuracy": accuracy.expected,
         "better": accuracy.advice,

@@ -239,10 +239,11 @@ class Packed:
         """What they occupy."""
         return self.constant.nbytes + self.higher.nbytes
 
-    def models(self, which: Sequence[int]) -> Tensor:
-        """Flat parameters of some plain models, [n, P]."""
-        rows = torch.tensor(which, dtype=torch.int64)
-        return self.constant[rows // self.code.lanes, :, rows % self.code.lanes]
+    def rows(self, which: Sequence[int] | None = None, *, order: int = 0, plane: int = 0) -> Tensor:
+        """What `put` filled in, of all or of some directions or plain models: [n, P]."""
+        whole = self.constant if order == 0 else self.higher[:, :, order - 1, plane]
+        rows = torch.arange(self.count) if which is None else torch.tensor(which, dtype=torch.int64)
+        return whole[rows // self.code.lanes, :, rows % self.code.lanes]
 
     def probabilities(self, texts: Sequence[Text]) -> list[Jet]:
         """Jets of the probabilities of chosen next tokens.

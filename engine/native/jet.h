@@ -200,12 +200,13 @@ struct Line {
     INLINE Line operator+(std::ptrdiff_t by) const { return {from + by * stride, stride}; }
 };
 
-// Inner products of `count` lines with one, handed on one by one. Two are in flight: what is loaded of `y` is used twice,
-// and a multiplication need not wait for the one before.
+// Inner products of `count` lines with one, handed on one by one. As long as registers hold them, two are in flight: what
+// is loaded of `y` is used twice, and a multiplication need not wait for the one before.
 template <class LineOf, class Take>
 INLINE void dots(int count, const LineOf& x, const Line& y, int length, const Take& take) {
+    constexpr bool PAIRS = HIGHER <= 6;
     int n = 0;
-    for (; n + 1 < count; n += 2) {
+    for (; PAIRS && n + 1 < count; n += 2) {
         const Line one = x(n), other = x(n + 1);
         Jet first, second;
         for (int k = 0; k < length; ++k) {
@@ -216,7 +217,7 @@ INLINE void dots(int count, const LineOf& x, const Line& y, int length, const Ta
         take(n, first);
         take(n + 1, second);
     }
-    if (n < count) {
+    for (; n < count; ++n) {
         const Line one = x(n);
         Jet last;
         for (int k = 0; k < length; ++k) add_product(last, one[k], y[k]);

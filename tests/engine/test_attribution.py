@@ -11,6 +11,7 @@ from engine.attribution import Attributions
 from engine.configuration import FEWEST_ANCHORS, SketchConfiguration
 from engine.documents import Documents
 from engine.errors import QuestionError
+from engine.evidence import LINKS
 from engine.measure import Measurement, measure_models
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
@@ -87,8 +88,8 @@ def test_directions_that_span_the_units_find_the_first_order_of_each(
     axes = dataclasses.replace(configuration, axes=True, directions=0, degree=1, anchors=FEWEST_ANCHORS)
     found = ask(ResidentSketch(build(documents, spanning, tmp_path / "spanning")), 12)
     known = ResidentSketch(build(documents, axes, tmp_path / "axes")).table(TEXT).table
-    evidence = next(e for e in known.evidence if e.link == "logarithm")
-    first = -evidence.axes[0].mean(dim=-1)  # of the mean loss
+    assert known.evidence is not None
+    first = -known.evidence.axes[0, :, LINKS.index("logarithm")].mean(axis=-1)  # of the mean loss
     for a in (*found.raising, *found.lowering):
         assert a.change == pytest.approx(float(first[a.unit]), rel=1e-6)
 

@@ -69,13 +69,18 @@ def test_the_figures_are_written_as_pictures_and_json(folder: Path) -> None:
     assert f"{curve['standard_errors'][2][-1]:.4f}" in done.stdout
 
 
-def test_the_bench_prints_ratios_of_one_run(folder: Path) -> None:
-    arguments = ["bench", "--directions", "4", "--steps", "3", "--rounds", "2", "--output", "b.json"]
-    done = engine(*arguments, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    figures = {f["name"]: f for f in json.loads((folder / "b.json").read_text())["figures"]}
-    ring = figures["ring training, degree 3, 4 directions"]
-    assert ring["ratio"] == pytest.approx(ring["seconds"] / figures["plain training step"]["seconds"])
+def test_the_bench_appends_ratios_of_one_run(folder: Path) -> None:
+    arguments = ["bench", "--documents", "20", "--directions", "4", "--rounds", "1", "--no-whole", "--no-growth"]
+    for run in (1, 2):
+        done = engine(*arguments, "--output", "b.jsonl", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in (folder / "b.jsonl").read_text().splitlines()]
+        figures = {line["name"]: line for line in lines}
+        assert len(lines) == run * len(figures)
+    ring = figures["build: a step of one of 4 directions, degree 3"]
+    assert ring["ratio"] == pytest.approx(ring["value"] / figures["plain training step"]["value"])
+    assert ring["target"] == 0.08
+    assert ring["conditions"]["cores"] >= 1
 
 
 @pytest.mark.parametrize(

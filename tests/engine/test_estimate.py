@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from engine.errors import DegreeError, DeletionSetError, DownweightError, Questi
 from engine.estimate import Prepared, predict
 from engine.evidence import Table, tabulate
 from engine.frame import Frame
+from engine.held import Held
 from engine.jet import Jet
 from engine.measure import Measurement
 from engine.model import ModelConfiguration, target_probabilities
@@ -24,7 +26,7 @@ from engine.question import Prediction, Question, check_units
 from engine.sphere import derivative_norms, term_samples
 from engine.train import Step, constant_jets, train
 from tests.oracles import loss_of
-from tests.strategies import train_along
+from tests.strategies import held, train_along
 
 SIGMAS = 5
 MEASUREMENT = Measurement(text="face")
@@ -37,9 +39,7 @@ def rows(documents: Documents) -> Tensor:
 
 @pytest.fixture(scope="module")
 def table(configuration: SketchConfiguration, steps: list[Step], rows: Tensor) -> Table:
-    return tabulate(
-        MEASUREMENT, frame(rows, model=configuration.model, parameters=train_along(configuration, steps, rows))
-    )
+    return measured(configuration, steps, rows)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,11 @@ def exact_terms(configuration: SketchConfiguration, documents: Documents, steps:
 def test_every_order_is_estimated_without_bias(
     table: Table, rows: Tensor, exact_terms: dict[int, Tensor], documents: Documents
 ) -> None:
-    samples = term_samples(table.coefficients[:, :, 0], overlaps(rows, torch.tensor([1, 4, 6])), documents.unit_count)
+    overlap = overlaps(rows, torch.tensor([1, 4, 6])).resolve_conj().numpy()
+    samples = term_samples(table.coefficients[:, :, 0], overlap, documents.unit_count)
     for order, exact in exact_terms.items():
         values = samples[order - 1]
-        error = (values.std() / math.sqrt(len(values))).item()
+        error = values.std(ddof=1) / math.sqrt(len(values))
         assert error < [0.02, 0.06, 0.2][order - 1], order  # a bar too wide would make the next line empty
         assert abs(values.mean().item() - exact.item()) <= SIGMAS * error, order
 
@@ -70,11 +71,13 @@ def test_every_order_is_estimated_without_bias(
 def test_the_standard_error_is_that_of_the_mean(table: Table, rows: Tensor, documents: Documents) -> None:
     units = torch.tensor([1, 4, 6])
     answer = ask(table, (rows, units), documents.unit_count, Question(degree=2))
-    samples = term_samples(table.coefficients[:, :, 0], overlaps(rows, units), documents.unit_count)
-    expected = samples[:2].sum(dim=0).std() / math.sqrt(len(rows))
-    assert answer.standard_error == pytest.approx(expected.item())
+    samples = term_samples(
+        table.coefficients[:, :, 0], overlaps(rows, units).resolve_conj().numpy(), documents.unit_count
+    )
+    expected = samples[:2].sum(axis=0).std(ddof=1) / math.sqrt(len(rows))
+    assert answer.standard_error == pytest.approx(expected)
     assert [term.standard_error for term in answer.terms] == pytest.approx(
-        (samples.std(dim=1) / math.sqrt(len(rows))).tolist()
+        (samples.std(axis=1, ddof=1) / math.sqrt(len(rows))).tolist()
     )
 
 
@@ -102,9 +105,7 @@ def test_a_complete_unitary_block_gives_the_first_order_exactly(
 ) -> None:
     m = documents.unit_count
     rows = directions("unitary", 3, m, 0, m)
-    table = tabulate(
-        MEASUREMENT, frame(rows, model=configuration.model, parameters=train_along(configuration, steps, rows))
-    )
+    table = measured(configuration, steps, rows)
     units = torch.tensor([1, 4, 6])
     answer = ask(table, (rows, units), m, Question(degree=1), ensemble="unitary")
     assert answer.change == pytest.approx(exact_terms[1].item(), rel=1e-9)
@@ -163,7 +164,7 @@ def test_the_automatic_degree_grows_with_the_directions() -> None:
 
 def test_the_median_of_means_resists_one_wild_direction(table: Table, rows: Tensor, documents: Documents) -> None:
     overlap = (rows, torch.tensor([1, 4, 6]))
-    wild = dataclasses.replace(table, coefficients=table.coefficients.clone())
+    wild = dataclasses.replace(table, coefficients=table.coefficients.copy())
     wild.coefficients[:, 17] *= 1e6
     question = Question(degree=1, average="median_of_means")
     clean, spoilt = (ask(t, overlap, documents.unit_count, question) for t in (table, wild))
@@ -174,7 +175,7 @@ def test_the_median_of_means_resists_one_wild_direction(table: Table, rows: Tens
 
 def test_the_bar_of_the_median_resists_it_too(table: Table, rows: Tensor, documents: Documents) -> None:
     overlap = (rows, torch.tensor([1, 4, 6]))
-    wild = dataclasses.replace(table, coefficients=table.coefficients.clone())
+    wild = dataclasses.replace(table, coefficients=table.coefficients.copy())
     wild.coefficients[:, 17] *= 1e6
     question = Question(degree=1, average="median_of_means")
     clean, spoilt = (ask(t, overlap, documents.unit_count, question) for t in (table, wild))
@@ -256,7 +257,7 @@ def ask(
     rows, deleted = where
     highest = len(table.coefficients)
     of = frame(rows, ensemble=ensemble, degree=highest)
-    answer = predict(Prepared(table=table, calibration=None), of, of.one_set(deleted), question)
+    answer = predict(Prepared(table=table, calibration=None), of, of.one_set(deleted.tolist()), question)
     assert isinstance(answer, Prediction)
     assert rows.shape[1] == units
     return answer
@@ -268,7 +269,7 @@ def frame(
     ensemble: Ensemble = "sphere",
     degree: int = 3,
     model: ModelConfiguration | None = None,
-    parameters: dict[str, Jet] | None = None,
+    parameters: Held | None = None,
 ) -> Frame:
     """A sketch of random directions alone."""
     return Frame(
@@ -277,12 +278,19 @@ def frame(
         degree=degree,
         ensemble=ensemble,
         directions=rows,
-        parameters=parameters or {},
+        trained={},
+        parameters=parameters,
     )
+
+
+def measured(configuration: SketchConfiguration, steps: list[Step], rows: Tensor) -> Table:
+    """The measurement along some directions."""
+    model = configuration.model
+    parameters = held(model, train_along(configuration, steps, rows))
+    [table] = tabulate([MEASUREMENT], frame(rows, model=model, parameters=parameters))
+    return table
 
 
 def fake_table(coefficients: Tensor) -> Table:
     """A measurement with known jets."""
-    return Table(
-        measurement=MEASUREMENT, baseline=torch.zeros(1, dtype=torch.float64), coefficients=coefficients[:, :, None]
-    )
+    return Table(measurement=MEASUREMENT, baseline=np.zeros(1), coefficients=coefficients[:, :, None].numpy())

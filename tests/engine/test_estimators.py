@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from engine.anchors import anchor_sets
-from engine.calibration import Choice
+from engine.calibration import Choice, Scores
 from engine.configuration import FEWEST_ANCHORS, SketchConfiguration
 from engine.data import census_names
-from engine.directions import directions, overlaps
+from engine.directions import dimension, directions, overlaps
 from engine.documents import Documents
 from engine.errors import ConfigurationError, DegreeError, QuestionError
-from engine.estimators import FLOOR, Candidate, EstimatorName, _term, candidate_values
+from engine.estimators import FLOOR, Candidate, Estimates, EstimatorName, variance_of_mean
 from engine.evaluate import OVERALL, DeletionSet, coherent_sets, evaluate, random_sets
-from engine.evidence import LINKS
-from engine.frame import DeletionSets
+from engine.evidence import LINKS, Evidence, Spread
+from engine.frame import DeletionSets, Frame, as_real
 from engine.interpolation import Interpolation
 from engine.jet import Jet, log
 from engine.measure import Measurement, measure_models
-from engine.model import target_probabilities
+from engine.model import ModelConfiguration, target_probabilities
 from engine.question import Distribution, Prediction, Question
 from engine.regression import LocalRegression
 from engine.resident import ResidentSketch
@@ -79,6 +79,12 @@ def retrained_loss(documents: Documents, configuration: SketchConfiguration, del
     return measure_models(TEXT, configuration.model, models).item()
 
 
+def evidence_of(sketch: ResidentSketch) -> Evidence:
+    evidence = sketch.table(TEXT).table.evidence
+    assert evidence is not None
+    return evidence
+
+
 def functionals(psi: Tensor, rows: Tensor, order: int) -> Tensor:
     """What each direction says of interactions alone, by the definition; [B, 2K]."""
     x = rows.to(psi.dtype)
@@ -98,11 +104,11 @@ def mixed(
 def test_axes_are_the_jets_along_each_unit(
     sketch: ResidentSketch, with_axes: SketchConfiguration, documents: Documents, steps: list[Step]
 ) -> None:
-    evidence = sketch.table(TEXT).table.evidence[0]
+    evidence = evidence_of(sketch)
     for unit in range(documents.unit_count):
         expected = probability_jets(with_axes, steps, torch.eye(documents.unit_count, dtype=torch.float64)[unit])
         for order, (plane,) in enumerate(expected.higher):
-            torch.testing.assert_close(evidence.axes[order, unit], plane[0], rtol=1e-10, atol=1e-15)
+            np.testing.assert_allclose(evidence.axes[order, unit, 0], plane[0], rtol=1e-10, atol=1e-15)
 
 
 def test_starting_at_the_first_visit_changes_nothing(
@@ -123,13 +129,13 @@ def test_the_first_order_is_exact_for_every_set(
     deleted = [1, 4, 6]
     jets = probability_jets(with_axes, steps, indicator(deleted, documents.unit_count))
     table = sketch.table(TEXT).table
-    values = candidate_values(table, sketch.frame, sketch.frame.one_set(torch.tensor(deleted)))
+    estimates = Estimates(table, sketch.frame, sketch.frame.one_set(deleted))
     summed = jets.constant + jets.higher[0][0][0]
-    assert values[Candidate("axes", 1, 0, "probability")].item() == pytest.approx(
+    assert estimates.value(Candidate("axes", 1, 0, "probability")).item() == pytest.approx(
         -torch.maximum(summed, FLOOR * jets.constant).log().mean().item(), rel=1e-10
     )
     first = loss_of(jets).constant + loss_of(jets).higher[0][0][0]
-    assert values[Candidate("axes", 1, 0, "logarithm")].item() == pytest.approx(first.item(), rel=1e-10)
+    assert estimates.value(Candidate("axes", 1, 0, "logarithm")).item() == pytest.approx(first.item(), rel=1e-10)
 
 
 def test_a_single_unit_is_exact(sketch: ResidentSketch, with_axes: SketchConfiguration, documents: Documents) -> None:
@@ -172,10 +178,11 @@ def test_two_units_are_exact_with_pairs(
 
 
 def test_the_first_order_along_directions_is_that_of_the_axes(mixed: ResidentSketch) -> None:
-    for evidence in mixed.table(TEXT).table.evidence:
-        assert evidence.directions is not None
-        expected = mixed.frame.directions @ evidence.axes[0].to(torch.complex128)
-        torch.testing.assert_close(evidence.directions[0], expected, rtol=1e-9, atol=1e-14)
+    evidence = evidence_of(mixed)
+    assert evidence.directions is not None
+    for link in range(len(LINKS)):
+        expected = mixed.frame.directions.numpy() @ evidence.axes[0, :, link]
+        np.testing.assert_allclose(evidence.directions[0, :, link], expected, rtol=1e-9, atol=1e-14)
 
 
 def test_the_first_order_agrees_in_single_precision(
@@ -183,10 +190,10 @@ def test_the_first_order_agrees_in_single_precision(
 ) -> None:
     single = dataclasses.replace(with_axes, directions=8, dtype="float32")
     sketch = ResidentSketch(build(documents, single, tmp_path / "a"))
-    evidence = sketch.table(TEXT).table.evidence[0]
+    evidence = evidence_of(sketch)
     assert evidence.directions is not None
-    expected = sketch.frame.directions.to(torch.complex128) @ evidence.axes[0].to(torch.complex128)
-    assert ((evidence.directions[0] - expected).norm() / expected.norm()).item() < 1e-4
+    expected = sketch.frame.directions.numpy() @ evidence.axes[0, :, 0]
+    assert np.linalg.norm(evidence.directions[0, :, 0] - expected) / np.linalg.norm(expected) < 1e-4
 
 
 def test_interpolation_is_exact_where_the_directions_span(
@@ -195,10 +202,12 @@ def test_interpolation_is_exact_where_the_directions_span(
     deleted = [1, 4, 6, 10]
     jets = log(probability_jets(with_axes, steps, indicator(deleted, documents.unit_count)))
     row = indicator(deleted, documents.unit_count)[None]
-    [evidence] = [e for e in mixed.table(TEXT).table.evidence if e.link == "logarithm"]
-    second = row @ evidence.axes[1] + functionals(mixed.frame.directions, row, 2) @ evidence.weights[2]
+    evidence, logarithm = evidence_of(mixed), LINKS.index("logarithm")
+    alone = row @ torch.from_numpy(evidence.axes[1, :, logarithm])
+    weights = torch.from_numpy(evidence.weights[2][:, logarithm])
+    second = alone + functionals(mixed.frame.directions, row, 2) @ torch.cat([weights.real, weights.imag])
     torch.testing.assert_close(second[0], jets.higher[1][0][0], rtol=1e-4, atol=1e-8)
-    assert (row @ evidence.axes[1] - jets.higher[1][0]).norm() > 10 * (second - jets.higher[1][0]).norm()
+    assert (alone - jets.higher[1][0]).norm() > 10 * (second - jets.higher[1][0]).norm()
 
 
 def test_sums_over_one_set_are_those_over_many_and_follow_their_definitions(mixed: ResidentSketch) -> None:
@@ -206,23 +215,45 @@ def test_sums_over_one_set_are_those_over_many_and_follow_their_definitions(mixe
     assert frame.axes is not None
     members = [[3], [0, 5], [1, 4, 6, 10]]
     rows = torch.stack([indicator(units, m) for units in members])
-    many = DeletionSets(frame, rows=rows)
-    psi = frame.directions.to(torch.complex128)
-    torch.testing.assert_close(many.overlaps, rows.to(psi.dtype) @ psi.conj().T)
-    torch.testing.assert_close(many.functionals(3), functionals(psi, rows, 3))
+    many = DeletionSets(frame, rows=rows.numpy())
+    psi = frame.directions.numpy()
+    np.testing.assert_allclose(many.overlaps, rows.numpy() @ psi.conj().T)
+    weights = np.random.default_rng(0).normal(size=(len(psi), 2)) @ np.array([[1, 2, 3], [1j, 2j, -1j]])
+    for order in (1, 2, 3, 4, 6):
+        expected = ((rows.numpy() @ psi.conj().T) ** order @ weights).real
+        np.testing.assert_allclose(many.along(order, as_real(weights)), expected)
+        np.testing.assert_allclose(many.squares(order), np.abs(rows.numpy() @ psi.conj().T) ** (2 * order))
     likeness = np.corrcoef(rows.numpy(), frame.axes.anchors.numpy())[: len(rows), len(rows) :]
-    torch.testing.assert_close(many.likeness, torch.from_numpy(likeness))
-    kinship = frame.axes.kinship
+    np.testing.assert_allclose(many.likeness, likeness, atol=1e-14)
+    kinship = frame.axes.kinship.numpy()
     coherence = [float(kinship[u][:, u].sum() / kinship.diagonal()[u].sum()) ** 0.5 for u in members]
     assert many.coherence.tolist() == pytest.approx(coherence)
     for row, units in enumerate(members):
-        one = frame.one_set(torch.tensor(units))
+        one = frame.one_set(units)
         assert (len(one), one.sizes.item()) == (1, len(units))
         for name in ("overlaps", "coherence", "likeness", "sizes"):
-            torch.testing.assert_close(getattr(one, name)[0], getattr(many, name)[row])
-        for order in (2, 3):
-            torch.testing.assert_close(one.functionals(order)[0], many.functionals(order)[row])
-        torch.testing.assert_close(one.total_of_two(kinship[..., None]), many.total_of_two(kinship[..., None])[[row]])
+            np.testing.assert_allclose(getattr(one, name)[0], getattr(many, name)[row], atol=1e-14)
+        for order in (1, 2, 3):
+            np.testing.assert_allclose(one.powers(order)[0], many.powers(order)[row])
+        for of_pairs in (kinship, kinship[..., None]):
+            expected = sum((of_pairs[u, v] for u, v in itertools.combinations(units, 2)), np.zeros_like(of_pairs[0, 0]))
+            np.testing.assert_allclose(one.total_of_two(of_pairs)[0], expected, atol=1e-14)
+            np.testing.assert_allclose(many.total_of_two(of_pairs)[row], expected, atol=1e-14)
+
+
+def test_sums_over_large_sets_are_those_of_their_units() -> None:
+    m, generator = 300, np.random.default_rng(3)
+    of_pairs = generator.normal(size=(m, m, 2))
+    of_pairs = of_pairs + of_pairs.swapaxes(0, 1)
+    psi = directions("sphere", 3, m, 0, 4)
+    model = ModelConfiguration(vocabulary="ab")
+    sketch = Frame(model=model, units=m, degree=3, ensemble="sphere", directions=psi, trained={})
+    for size in (1, 2, 127, 128, 129, 299):
+        units = sorted(generator.permutation(m)[:size].tolist())
+        one = sketch.one_set(units)
+        expected = (of_pairs[np.ix_(units, units)].sum(axis=(0, 1)) - of_pairs[units, units].sum(axis=0)) / 2
+        np.testing.assert_allclose(one.total_of_two(of_pairs)[0], expected, atol=1e-9)
+        np.testing.assert_allclose(one.overlaps[0], psi.numpy()[:, units].sum(axis=1).conj())
 
 
 def test_interpolation_reproduces_what_was_measured_and_shrinks_elsewhere() -> None:
@@ -233,7 +264,8 @@ def test_interpolation_reproduces_what_was_measured_and_shrinks_elsewhere() -> N
     tensor.fill_diagonal_(0)
     psi = directions("sphere", 5, m, 0, 12)
     measured = torch.einsum("ju,uv,jv->j", psi, tensor.to(psi.dtype), psi)[:, None]
-    weights = Interpolation(psi, 2).weights(measured, 2)
+    complex_weights = torch.from_numpy(Interpolation(psi, 2).weights(measured.numpy(), 2))
+    weights = torch.cat([complex_weights.real, complex_weights.imag])
     found = torch.zeros(m, m, dtype=torch.float64)
     for u, v in itertools.combinations(range(m), 2):
         found[u, v] = found[v, u] = (functionals(psi, indicator([u, v], m)[None], 2) @ weights).item() / 2
@@ -246,26 +278,31 @@ def test_the_variance_of_a_term_is_that_of_its_samples() -> None:
     generator = torch.Generator().manual_seed(2)
     m, count = 8, 40
     psi = directions("sphere", 3, m, 0, count)
-    coefficients = torch.randn(count, 2, dtype=torch.complex128, generator=generator)
+    coefficients = torch.randn(count, 2, dtype=torch.complex128, generator=generator).numpy()
+    model = ModelConfiguration(vocabulary="ab")
+    sketch = Frame(model=model, units=m, degree=3, ensemble="sphere", directions=psi, trained={})
     for order in (1, 2, 3):
-        overlap = overlaps(psi, torch.tensor([0, 3, 5]))
-        mean, variance = _term(coefficients, overlap[None], m, order)
+        sets = sketch.one_set([0, 3, 5])
+        mean = sets.along(order, as_real(coefficients)) * dimension(m, order) / count
+        variance = variance_of_mean(mean, Spread.of(coefficients), sets, m, order)
         for token in range(2):
-            powers = coefficients[None, :, token].expand(order, -1)
-            samples = term_samples(powers, overlap, m)[order - 1]
-            assert mean[0, token].item() == pytest.approx(samples.mean().item(), rel=1e-10)
-            assert variance[0, token].item() == pytest.approx((samples.var() / count).item(), rel=1e-8)
+            powers = np.tile(coefficients[:, token], (order, 1))
+            samples = term_samples(powers, overlaps(psi, torch.tensor([0, 3, 5])).resolve_conj().numpy(), m)[order - 1]
+            assert mean[0, token] == pytest.approx(samples.mean(), rel=1e-10)
+            assert variance[0, token] == pytest.approx(samples.var(ddof=1) / count, rel=1e-8)
 
 
 def test_the_control_variate_lowers_the_variance(mixed: ResidentSketch) -> None:
     """Interactions alone scatter less over the directions than the whole second order does."""
-    [evidence] = [e for e in mixed.table(TEXT).table.evidence if e.link == "logarithm"]
+    evidence, logarithm = evidence_of(mixed), LINKS.index("logarithm")
     assert evidence.directions is not None
     assert evidence.interactions is not None
     for deleted in ([1, 4, 6], [0, 2, 3, 9]):
-        overlap = overlaps(mixed.frame.directions, torch.tensor(deleted))[None]
-        _, whole = _term(evidence.directions[1], overlap, 12, 2)
-        _, rest = _term(evidence.interactions[0], overlap, 12, 2)
+        overlap = overlaps(mixed.frame.directions, torch.tensor(deleted)).resolve_conj().numpy()
+        whole, rest = (
+            (overlap[:, None] ** 2 * coefficients[:, logarithm]).real.var(axis=0)
+            for coefficients in (evidence.directions[1], evidence.interactions[0])
+        )
         assert rest.sum() < whole.sum()
 
 
@@ -280,13 +317,12 @@ def test_every_estimator_can_be_asked_for_and_says_its_name(mixed: ResidentSketc
 
 def test_the_regression_finds_how_much_estimates_fall_short() -> None:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(400, 1, 2, dtype=torch.float64, generator=generator)
-    alike = torch.arange(400) < 200
-    factors = torch.where(alike[:, None], torch.tensor([1.5, 0.5]), torch.tensor([0.2, 0.1])).double()
-    changes = (inputs[:, 0] * factors).sum(dim=1, keepdim=True)
-    fitted = LocalRegression.of(inputs, changes).changes(alike.double()[None], torch.eye(2).double()[None])
+    inputs = torch.randn(400, 1, 2, dtype=torch.float64, generator=generator).numpy()
+    alike = np.arange(400) < 200
+    changes = (inputs[:, 0] * np.where(alike[:, None], [1.5, 0.5], [0.2, 0.1])).sum(axis=1, keepdims=True)
+    fitted = LocalRegression.of(inputs, changes).changes(alike.astype(float)[None], np.eye(2)[None])
     assert fitted[0].tolist() == pytest.approx([1.5, 0.5], rel=0.01)
-    nothing_alike = LocalRegression.of(inputs, changes).changes(torch.zeros(1, 400).double(), inputs[:1])
+    nothing_alike = LocalRegression.of(inputs, changes).changes(np.zeros((1, 400)), inputs[:1])
     assert nothing_alike[0, 0].item() == pytest.approx(inputs[0, 0].mean().item(), rel=1e-12)
 
 
@@ -297,30 +333,30 @@ def test_the_error_of_the_regression_at_an_anchor_leaves_it_out(mixed: ResidentS
     assert calibration is not None
     assert mixed.frame.axes is not None
     assert table.retrained is not None
-    sets = mixed.frame.axes.anchors
-    likeness = np.corrcoef(sets.numpy())
-    values = candidate_values(table, mixed.frame, DeletionSets(mixed.frame, rows=sets))
-    estimates = [values[Candidate("pairs", 3, 2, link)][:, 0] - table.baseline for link in LINKS]
+    sets = mixed.frame.axes.anchors.numpy()
+    likeness = np.corrcoef(sets)
+    values = Estimates(table, mixed.frame, DeletionSets(mixed.frame, rows=sets))
+    estimates = [values.value(Candidate("pairs", 3, 2, link))[:, 0] - table.baseline for link in LINKS]
     truth = table.retrained[-len(sets) :, 0]
     size = estimates[0] ** 2 + estimates[1] ** 2
     size = size + 3e-3 * size.mean()
     row = next(r for r, c in enumerate(calibration.candidates) if c.estimator == "regression")
     np.fill_diagonal(likeness, 0)
-    unlike = torch.from_numpy(np.log(1.05 - likeness.max(axis=1)))
-    torch.testing.assert_close(calibration.places[:, 3], unlike)
+    places = calibration.places.at
+    np.testing.assert_allclose(places[:, 3], np.log(1.05 - likeness.max(axis=1)))
     for left_out in (0, 5, len(sets) - 1):
         gram, products = 0.3 * np.eye(2), np.array([0.15, 0.15])
         for anchor in range(len(sets)):
             if anchor == left_out:
                 continue
-            apart = calibration.places[anchor] - calibration.places[left_out]
+            apart = places[anchor] - places[left_out]
             similarity = max(math.exp(-float(apart @ apart) / (2 * 0.4**2)), 1e-4)
             weight = similarity * math.exp(8 * likeness[anchor, left_out] ** 2) / float(size[anchor])
             changes = np.array([float(estimate[anchor]) for estimate in estimates])
             gram += weight * np.outer(changes, changes)
-            products += weight * changes * float(truth[anchor] - table.baseline)
+            products += weight * changes * float(truth[anchor] - table.baseline[0])
         estimate = np.linalg.solve(gram, products) @ np.array([float(e[left_out]) for e in estimates])
-        error = abs(float(table.baseline) + estimate - float(truth[left_out]))
+        error = abs(float(table.baseline[0]) + estimate - float(truth[left_out]))
         assert math.exp(calibration.errors[row, left_out, 0]) == pytest.approx(error + 1e-7, rel=1e-6)
 
 
@@ -348,13 +384,11 @@ def test_terms_add_up_to_the_change_and_the_curve_runs_from_the_baseline(sketch:
 
 def test_a_probability_never_falls_below_its_floor(sketch: ResidentSketch) -> None:
     table = sketch.table(TEXT).table
-    [evidence] = [e for e in table.evidence if e.link == "probability"]
-    falling = dataclasses.replace(evidence, axes=evidence.axes - 10)
-    values = candidate_values(
-        dataclasses.replace(table, evidence=(falling,)), sketch.frame, sketch.frame.one_set(torch.tensor([2]))
-    )
-    floor = -(FLOOR * evidence.origin).log().mean().item()
-    assert values[Candidate("axes", 1, 0, "probability")].item() == pytest.approx(floor)
+    evidence = evidence_of(sketch)
+    falling = dataclasses.replace(table, evidence=dataclasses.replace(evidence, by_unit=evidence.by_unit - 10))
+    estimates = Estimates(falling, sketch.frame, sketch.frame.one_set([2]))
+    floor = -np.log(FLOOR * evidence.origin[LINKS.index("probability")]).mean()
+    assert estimates.value(Candidate("axes", 1, 0, "probability")).item() == pytest.approx(floor)
 
 
 def test_an_estimator_that_the_sketch_was_not_built_for_is_refused(
@@ -424,15 +458,15 @@ def test_documents_that_are_all_alike_still_have_anchors() -> None:
 def test_a_bar_is_the_quantile_of_similar_anchors() -> None:
     """Half of the anchors err ten times as much; only those like the set that is asked about count."""
     generator = torch.Generator().manual_seed(0)
-    errors = torch.randn(4000, dtype=torch.float64, generator=generator).abs()
+    errors = torch.randn(4000, dtype=torch.float64, generator=generator).abs().numpy()
     errors[2000:] *= 10
-    alike = (torch.arange(4000) < 2000).double()
+    alike = (np.arange(4000) < 2000).astype(float)
     choice = Choice(
         candidate=Candidate("axes", 3, 0, "probability"),
-        expected=torch.zeros(1, dtype=torch.float64),
-        scores=errors.log()[:, None],
+        expected=np.zeros(1),
+        scores=Scores.of(np.log(errors)[:, None]),
         kin=alike[None],
-        similarity=alike.clamp(min=1e-9),
+        similarity=alike.clip(min=1e-9),
     )
     assert choice.half_width(0.9).item() == pytest.approx(1.645, rel=0.05)
     assert dataclasses.replace(choice, similarity=1 - alike).half_width(0.9).item() == pytest.approx(16.45, rel=0.05)
@@ -442,10 +476,10 @@ def test_an_interval_takes_the_answers_own_score_into_account() -> None:
     """Split conformal prediction: of nine scores and the answer's own, the ninth covers 90%; above, the largest."""
     choice = Choice(
         candidate=Candidate("axes", 3, 0, "probability"),
-        expected=torch.zeros(1, dtype=torch.float64),
-        scores=torch.arange(1, 10).double().log()[:, None],
-        kin=torch.ones(1, 9).double(),
-        similarity=torch.ones(9).double(),
+        expected=np.zeros(1),
+        scores=Scores.of(np.log(np.arange(1, 10))[:, None]),
+        kin=np.ones((1, 9)),
+        similarity=np.ones(9),
     )
     assert choice.half_width(0.8).item() == pytest.approx(8)
     assert choice.half_width(0.9).item() == pytest.approx(9)

@@ -33,6 +33,7 @@ from engine.train import (
     train,
     update_in_place,
 )
+from tests.strategies import resident_jets
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,8 +51,9 @@ def test_a_sketch_built_on_cuda_is_the_one_built_on_the_processor(
     for device in ("cpu", "cuda"):
         build(documents, configuration, tmp_path / device, device=device)
     on_cpu, on_cuda = (ResidentSketch(open_artifact(tmp_path / device)) for device in ("cpu", "cuda"))
-    for name, parameter in on_cpu.frame.parameters.items():
-        for expected, found in zip(parameter.higher, on_cuda.frame.parameters[name].higher, strict=True):
+    found_jets = resident_jets(on_cuda)
+    for name, parameter in resident_jets(on_cpu).items():
+        for expected, found in zip(parameter.higher, found_jets[name].higher, strict=True):
             size = max(plane.abs().max().item() for plane in expected)
             for plane, other in zip(expected, found, strict=True):
                 assert (plane - other).abs().max().item() <= TOLERANCES[dtype] * size

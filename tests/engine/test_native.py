@@ -202,7 +202,7 @@ def test_measurements_are_torchs_however_they_are_laid_out(
         assert_close({"": found}, {"": expected}, 1e-12)
         assert found.constant.shape == expected.constant.shape
     if kind == "models":
-        assert torch.equal(held[0].models([3, 18, 0]), held[1].models([3, 18, 0]))
+        assert torch.equal(held[0].rows([3, 18, 0]), held[1].rows([3, 18, 0]))
 
 
 def test_single_precision_stays_close_to_double_over_a_whole_run() -> None:

@@ -26,12 +26,13 @@ from engine.question import Question
 from engine.resident import ResidentSketch
 from engine.sketch import build
 from engine.store import open_artifact
+from tests.strategies import resident_jets
 
 
 def coefficients(path: Path) -> dict[str, torch.Tensor]:
     return {
         f"{name} {order} {plane}": tensor
-        for name, jet in ResidentSketch.open(path).frame.parameters.items()
+        for name, jet in resident_jets(ResidentSketch.open(path)).items()
         for order, planes in enumerate(jet.higher, start=1)
         for plane, tensor in enumerate(planes)
     }
