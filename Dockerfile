@@ -1,4 +1,4 @@
-# Targets: `service`, the default, is small; `engine` adds a compiler, with which a build is two to three times as fast.
+# With a compiler: training and measuring are C++ that is compiled for the machine it runs on (engine/native).
 # With CUDA: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 
 ARG PYTHON=3.11
@@ -18,7 +18,10 @@ COPY engine engine
 COPY migrations migrations
 RUN pip install .
 
-FROM python:${PYTHON}-slim AS runtime
+FROM python:${PYTHON}-slim AS service
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=packages /opt/neverseen /opt/neverseen
 # The root file system may be read-only: what is written goes to /data, and caches to /tmp.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp neverseen \
@@ -33,15 +36,6 @@ USER neverseen
 WORKDIR /data
 VOLUME /data
 ENTRYPOINT ["neverseen"]
-
-FROM runtime AS engine
-USER root
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ \
-    && rm -rf /var/lib/apt/lists/*
-USER neverseen
-
-FROM runtime AS service
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]

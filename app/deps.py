@@ -1,4 +1,8 @@
-"""What routes depend on: sessions, the predictor, the settings, and parameters that several routes take."""
+"""What routes depend on: sessions, the predictor, the settings, and parameters that several routes take.
+
+What blocks, as a session does, is a plain function, which FastAPI runs in a thread; what only reads an attribute is
+`async`, which saves the way to a thread and back.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from fastapi import Depends, Path, Query, Request
 from sqlalchemy.orm import Session
 
 from app.db import transaction
+from app.lookup import Lookup
 from app.names import NAME_PATTERN
 from app.predictor import Predictor
 from app.settings import Settings
@@ -30,30 +35,36 @@ def get_writing_session(request: Request) -> Iterator[Session]:
         yield session
 
 
-def get_predictor(request: Request) -> Predictor:
+async def get_predictor(request: Request) -> Predictor:
     """The application's predictor."""
     predictor: Predictor = request.app.state.predictor
     return predictor
 
 
-def get_settings(request: Request) -> Settings:
+async def get_lookup(request: Request) -> Lookup:
+    """The application's lookup."""
+    lookup: Lookup = request.app.state.lookup
+    return lookup
+
+
+async def get_settings(request: Request) -> Settings:
     """The application's settings."""
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_verifier(request: Request) -> Verifier:
-    """The application's verifier."""
-    verifier: Verifier = request.app.state.verifier
-    return verifier
+def parts_of(request: Request) -> tuple[Lookup, Predictor, Verifier]:
+    """What a question is answered with, for a function that takes the request itself."""
+    state = request.app.state
+    return state.lookup, state.predictor, state.verifier
 
 
 # Of scope "function", for otherwise the commit would come after the answer, and a failed one would have answered 200.
 Reading = Annotated[Session, Depends(get_session, scope="function")]
 Writing = Annotated[Session, Depends(get_writing_session, scope="function")]
+TheLookup = Annotated[Lookup, Depends(get_lookup)]
 ThePredictor = Annotated[Predictor, Depends(get_predictor)]
 TheSettings = Annotated[Settings, Depends(get_settings)]
-TheVerifier = Annotated[Verifier, Depends(get_verifier)]
 
 
 def _name(what: str, example: str) -> object:

@@ -1,6 +1,6 @@
 """The application: routes, errors and limits put together, and what it opens and closes.
 
-Nothing is global: the settings, the database, the predictor and the verifier are the application object's state.
+Nothing is global: the settings, the database and all that answers questions are the application object's state.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from app import problems
 from app.body_limit import BodyLimit
 from app.db import open_ready_database
+from app.lookup import Lookup
 from app.openapi import DESCRIPTION, TAGS, Application
 from app.predictor import Predictor
+from app.queues import Queues
 from app.routes import attributions, datasets, health, predict, samples, sketches, subsets, verifications
 from app.serving import load_current
 from app.settings import Settings
@@ -59,12 +61,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             table_cache_bytes=settings.table_cache_bytes,
         )
         await run_in_threadpool(load_current, database, predictor, settings.artifacts_dir)
-        verifier = Verifier(database, settings)
-        app.state.database, app.state.predictor, app.state.verifier = database, predictor, verifier
+        verifier, queues = Verifier(database, settings), Queues()
+        lookup = Lookup(database, settings.artifacts_dir)
+        app.state.database, app.state.lookup, app.state.queues = database, lookup, queues
+        app.state.predictor, app.state.verifier = predictor, verifier
         verifier.start()
         try:
             yield
         finally:
             await run_in_threadpool(verifier.stop)
+            await run_in_threadpool(queues.close)
+            lookup.close()
     finally:
         database.dispose()

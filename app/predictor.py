@@ -83,13 +83,27 @@ class Predictor:
         self._failures: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def load(self, artifact: Artifact) -> None:
+    @property
+    def budget_bytes(self) -> int:
+        """What resident sketches may take together."""
+        return self._resident_bytes
+
+    def load(self, artifact: Artifact) -> Residency:
         """Make a version resident.
 
         Raises:
             ArtifactError: it is missing, damaged or foreign; the message begins with its label.
         """
-        self._sketch(artifact)
+        sketch = self._sketch(artifact)
+        return Residency(version_id=artifact.version_id, label=artifact.label, bytes=sketch.size_bytes)
+
+    def knows(self, artifact: Artifact, measurements: Sequence[Measurement]) -> bool:
+        """Whether the version is resident and the measurements' tables are made: whether an answer takes no time.
+
+        Never waits, not even for what another thread is making.
+        """
+        sketch = self._sketches.peek(artifact)
+        return sketch is not None and sketch.knows(measurements)
 
     def predict(
         self,

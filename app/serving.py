@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from time import perf_counter
 
 from app import catalog
 from app.db import Database, transaction
@@ -32,11 +33,14 @@ def artifact_of(version: SketchVersion, artifacts_dir: Path) -> Artifact:
 
 
 def load_current(database: Database, predictor: Predictor, artifacts_dir: Path) -> None:
-    """Make the current versions of all sketches resident. One that is damaged doesn't keep the others from serving."""
+    """Make the current versions of all sketches resident, logging each; a damaged one keeps no other from serving."""
     with transaction(database, writes=False) as session:
         artifacts = [artifact_of(version, artifacts_dir) for version in catalog.current_versions(session)]
     for artifact in artifacts:
+        started = perf_counter()
         try:
-            predictor.load(artifact)
+            loaded = predictor.load(artifact)
         except ArtifactError as error:
             logger.error("Not served: %s", error)
+        else:
+            logger.info("Loaded %s: %.1f MB in %.2f s", loaded.label, loaded.bytes / 1e6, perf_counter() - started)

@@ -3,22 +3,29 @@
 The map, in the order in which things use each other:
 
     errors          everything the engine refuses
+    cache           values under a byte budget
+    batching        what several threads ask for at about the same time, done together
     documents       documents, units, vocabulary, import
     jet             the ring: truncated polynomials with a shared real constant term
     model           microgpt in the ring, forward and reverse
+    captured        a step that CUDA captures as a graph and replays
+    compiled        element-wise rules that torch compiles
     train           Adam in the ring; one pass gives the jets of the trained parameters
+    native          the fast path on the processor: the same training and measuring, as C++ compiled for the machine
     directions      random directions ψ, <ψ, x>, dimensions of symmetric tensors
     configuration   what a sketch is
+    held            trained parameters in memory, in the layout that measures them fastest
     store           the artifact: manifest and safetensors, whole or not there
     threads         one processor thread, and why
     devices         which devices there are
-    workers         blocks of a build over processes
+    memory          how much memory the process has had
+    workers         blocks of a build over threads or processes
     sketch          building one, resumable
     cost            what a build will take, and what to expect of it, before it starts
     measure         measurements, read out of token probabilities
     retrain         ground truth
     anchors         which sets to retrain for a calibration
-    frame           what all measurements of a sketch share, and sums over deletion sets
+    frame           what all measurements of a sketch share, and sums over deletion sets; from here on in NumPy
     evidence        what a sketch says of one measurement, whatever is deleted: its table
     interpolation   interactions between units from random directions, by a kernel system
     estimators      axes, pairs, hybrid, interpolation: from a table to values for many sets at once
@@ -34,7 +41,6 @@ The map, in the order in which things use each other:
     stability       whether what units do to the parameters adds up
     evaluate        estimates against retrains
     figures, plots  the paper's figures, and pictures of them
-    cache           values under a byte budget
     terminal        progress bars and refusals on a terminal
     data            the bundled names, as they are and given to made-up subjects
     plain, bench    an ordinary microgpt, and how fast everything is beside it

@@ -1,7 +1,7 @@
 """Work asked for by several threads at about the same time, done together, each piece once.
 
-Who asks first waits a moment for others, then does the work of all who came; who comes while it is done begins the next
-batch. What is known already is answered at once.
+Who asks first waits a moment for others, then does the work of all who came. One batch is made at a time, by all cores
+as it may be: who comes meanwhile is part of the next one. What is known already is answered at once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Batches(Generic[Key, Value]):
         """
         self._cache, self._make, self._wait_seconds = cache, make, wait_seconds
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._promised: dict[Key, Future[Value]] = {}
         self._open: list[Key] = []
 
@@ -68,9 +69,13 @@ class Batches(Generic[Key, Value]):
             return promised, begins and bool(self._open)
 
     def _do_open(self) -> None:
-        """Close the open batch, and do its work."""
-        with self._lock:
-            keys, self._open = self._open, []
+        """Close the open batch when its turn has come, and do its work."""
+        with self._making:
+            with self._lock:
+                keys, self._open = self._open, []
+            self._do(keys)
+
+    def _do(self, keys: list[Key]) -> None:
         promised = [self._promised[key] for key in keys]
         try:
             values = self._make(keys)

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.table import Table
 
 from engine import plain
@@ -57,7 +58,7 @@ class Figure:
     """One measured figure.
 
     Attributes:
-        name: what was measured.
+        name: what was measured; of a build, a step of one direction, axis or model.
         value: in its unit; a median over the rounds where there are several.
         unit: "ms", "s", "MB", "1/s", or "x" for a ratio by itself.
         yardstick: what it is divided by; None where there is nothing.
@@ -128,9 +129,9 @@ def conditions(device: str) -> dict[str, str | int]:
 
 def table(figures: Sequence[Figure], conditions: Mapping[str, str | int]) -> Table:
     """The figures for people; what misses its target is red."""
-    shown = Table(title=", ".join(f"{name} {value}" for name, value in conditions.items()))
-    for heading in ("figure", "value", "ratio", "at most", "of"):
-        shown.add_column(heading, justify="right" if heading in {"value", "ratio", "at most"} else "left")
+    shown = Table(box=box.SIMPLE, title=", ".join(f"{name} {value}" for name, value in conditions.items()))
+    for heading in ("figure", "value", "ratio", "of", "at most"):
+        shown.add_column(heading, justify="left" if heading in {"figure", "of"} else "right")
     for figure in figures:
         judged = figure.value if figure.ratio is None else figure.ratio
         missed = figure.target is not None and judged > figure.target
@@ -138,8 +139,8 @@ def table(figures: Sequence[Figure], conditions: Mapping[str, str | int]) -> Tab
             figure.name,
             f"{figure.value:.4g} {figure.unit}",
             "" if figure.ratio is None else f"{figure.ratio:.3g}",
-            "" if figure.target is None else f"{figure.target:.3g}",
             figure.yardstick or "",
+            "" if figure.target is None else f"{figure.target:.3g}",
             style="red" if missed else None,
         )
     return shown
@@ -175,15 +176,14 @@ def _training(
     }
     seconds = _medians(jobs, scale.rounds, device)
     each = {name: seconds[name] / counts[name] for name in jobs}
-    yardstick = "plain training step"
-    yield Figure(name=yardstick, value=1e3 * each["plain"], unit="ms")
+    yield Figure(name="plain training step", value=1e3 * each["plain"], unit="ms")
     for name, what, target in (
-        ("directions", f"build: a step of one of {directions.directions} directions, degree {scale.degree}", 0.08),
-        ("axes", f"build: a step of one of {documents.unit_count:,} axes, degree {scale.degree}", 0.04),
-        ("models", "build: a step of a retrained model", None),
+        ("directions", f"build, {directions.directions:,} directions, degree {scale.degree}", 0.08),
+        ("axes", f"build, {documents.unit_count:,} axes, degree {scale.degree}", 0.04),
+        ("models", "build, retrained models", None),
     ):
         ratio = each[name] / each["plain"]
-        yield Figure(name=what, value=1e3 * each[name], unit="ms", yardstick=yardstick, ratio=ratio, target=target)
+        yield Figure(name=what, value=1e3 * each[name], unit="ms", yardstick="step", ratio=ratio, target=target)
 
 
 def _trainer(
@@ -227,7 +227,7 @@ def _whole_build(
     ):
         yield Figure(name=f"whole build, {name}: {what}", value=value, unit=unit, target=target)
         off = abs(predicted / value - 1)
-        yield Figure(name=f"whole build, {name}: {what} predicted, off by", value=off, unit="x", target=0.25)
+        yield Figure(name=f"… {what} predicted, off by ({name})", value=off, unit="x", target=0.25)
 
 
 def _build_and_tell(
@@ -277,20 +277,20 @@ def _answers(folder: Path, documents: Documents, scale: Scale) -> Iterator[Figur
     for name, target in (("directions", 80.0), ("axes", None)):
         new = seconds[f"new {name}"]
         yield Figure(
-            name=f"new measurement, {name}, {len(TEXT)} letters",
+            name=f"new measurement, {name}",
             value=1e3 * new,
             unit="ms",
-            yardstick="plain inference",
+            yardstick="inference",
             ratio=new / plainly,
             target=target,
         )
     yield Figure(name="plain retrain of one model", value=1e3 * seconds["retrain"], unit="ms")
     for name in sketches:
         known = seconds[f"known {name}"] / PLAIN_INFERENCES
-        what = f"repeated measurement, {name}, a new set of {DELETED} units"
+        what = f"repeated measurement, {name}"
         yield Figure(name=what, value=1e3 * known, unit="ms", target=0.3)
         ratio = known / seconds["retrain"]
-        yield Figure(name=what, value=1e3 * known, unit="ms", yardstick="plain retrain", ratio=ratio, target=1 / 500)
+        yield Figure(name=f"… {name}", value=1e3 * known, unit="ms", yardstick="retrain", ratio=ratio, target=1 / 500)
 
 
 def _retrainer(

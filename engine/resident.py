@@ -22,7 +22,6 @@ from engine.batching import Batches
 from engine.cache import ByteCache
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
-from engine.directions import directions
 from engine.errors import ArtifactError
 from engine.estimate import Prepared, predict, prepare
 from engine.frame import Axes, Frame
@@ -31,7 +30,7 @@ from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.measure import Measurement, targets
 from engine.model import matrices
 from engine.question import Distribution, Prediction, Question, check_units
-from engine.sketch import PLANE_NAMES, direction_probe
+from engine.sketch import PLANE_NAMES, direction_probe, draw_directions
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
 _Key: TypeAlias = tuple[str, int | None, Measurement]
@@ -131,6 +130,11 @@ class ResidentSketch:
         """
         [prepared] = self._prepared(self._current(), [measurement])
         return prepared
+
+    def knows(self, measurements: Sequence[Measurement]) -> bool:
+        """Whether all of them were measured already, so that an answer takes no time; it never waits."""
+        stamp = supplements.stamp(self.artifact)
+        return all((self.artifact.checksum, stamp, one) in self._tables for one in measurements)
 
     def attribute(self, measurement: Measurement, *, top: int, confidence: float) -> Attributions:
         """The units whose deletion changes a measurement most.
@@ -269,12 +273,10 @@ class ResidentSketch:
 
     def _draw_directions(self) -> Tensor:
         configuration = self.configuration
-        for drawn, stored in zip(
-            direction_probe(configuration, self.unit_count), self.artifact.manifest.direction_probe, strict=True
-        ):
+        rows = draw_directions(configuration, self.unit_count)
+        for drawn, stored in zip(direction_probe(rows), self.artifact.manifest.direction_probe, strict=True):
             if abs(complex(*drawn) - complex(*stored)) > _PROBE_TOLERANCE:
                 raise ArtifactError("This installation draws other directions than the one that built the sketch.")
-        rows = directions(configuration.ensemble, configuration.seed, self.unit_count, 0, configuration.directions)
         return rows.to(self.device, torch.complex64 if configuration.dtype == "float32" else torch.complex128)
 
 

@@ -104,7 +104,7 @@ def build(
             Manifest(
                 plan=plan,
                 shapes=configuration.model.shapes,
-                direction_probe=direction_probe(configuration, documents.unit_count),
+                direction_probe=direction_probe(draw_directions(configuration, documents.unit_count)),
                 files=workspace.describe(),
                 versions={
                     "neverseen": version("neverseen"),
@@ -288,11 +288,15 @@ def coefficients(trained: dict[str, Jet]) -> dict[str, Tensor]:
     }
 
 
-def direction_probe(configuration: SketchConfiguration, units: int) -> list[tuple[float, float]]:
+def draw_directions(configuration: SketchConfiguration, units: int) -> Tensor:
+    """All random directions of a sketch, complex128 of shape [K, m]."""
+    return directions(configuration.ensemble, configuration.seed, units, 0, configuration.directions)
+
+
+def direction_probe(drawn: Tensor) -> list[tuple[float, float]]:
     """A few numbers of the first and the last direction, to tell later whether the same directions are drawn."""
-    ends = [0, configuration.directions - 1] if configuration.directions else []
-    rows = [directions(configuration.ensemble, configuration.seed, units, j, j + 1)[0, :4].tolist() for j in ends]
-    return [(number.real, number.imag) for row in rows for number in row]
+    ends = [0, -1] if len(drawn) else []
+    return [(number.real, number.imag) for end in ends for number in drawn[end, :4].tolist()]
 
 
 def _fill(

@@ -1,4 +1,4 @@
-"""One processor thread for torch. The one place that says so.
+"""One processor thread for torch, and for NumPy's linear algebra. The one place that says so.
 
 The tensors of a step are small. Several threads would wait for each other at each of its thousand operations: little is
 gained on an idle machine, and where something else runs beside it, waiting for a thread that has lost its core makes a
@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import threadpoolctl
 import torch
 
 
@@ -23,6 +24,7 @@ def cores() -> int:
 def use_one_thread() -> None:
     """From here on, in the whole process: for programs to call when they start."""
     torch.set_num_threads(1)
+    threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 @contextmanager

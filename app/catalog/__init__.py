@@ -23,14 +23,19 @@ from app.catalog.deletion import (
     Matching,
     ResolvedDeletion,
     SubsetRule,
+    resolve_named,
     resolve_units,
 )
+from app.catalog.membership import HeldMembership, held_bytes, hold_membership
 from app.catalog.pages import Page
 from app.catalog.sketches import (
+    CURRENT_STANDING,
+    NUMBERED_STANDING,
     check_sketch,
     current_versions,
     get_sketch,
     get_version,
+    get_version_of_id,
     list_sketches,
     list_versions,
     promote,
@@ -53,12 +58,15 @@ from app.catalog.verifications import (
 )
 
 __all__ = [
+    "CURRENT_STANDING",
+    "NUMBERED_STANDING",
     "ByDocuments",
     "BySubset",
     "ByUnits",
     "Claim",
     "Containing",
     "Deletion",
+    "HeldMembership",
     "Matching",
     "Page",
     "ResolvedDeletion",
@@ -78,6 +86,9 @@ __all__ = [
     "get_subset",
     "get_verification",
     "get_version",
+    "get_version_of_id",
+    "held_bytes",
+    "hold_membership",
     "list_datasets",
     "list_documents",
     "list_sketches",
@@ -92,6 +103,7 @@ __all__ = [
     "register_version",
     "release_claim",
     "renew_claim",
+    "resolve_named",
     "resolve_units",
     "retire",
 ]

@@ -7,18 +7,19 @@ with at least one matching document. It is neither empty nor the whole dataset.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.catalog.matching import matching
-from app.catalog.pages import batches, existing
+from app.catalog.membership import Membership, StoredMembership
+from app.catalog.pages import existing
 from app.errors import NotFoundError
 from app.names import check_printable, is_name, shown
-from app.tables import Dataset, Document, Subset, SubsetMember, Unit
+from app.tables import Dataset, Document, Subset, SubsetMember
 from engine.errors import DeletionSetError
 
 
@@ -77,11 +78,10 @@ def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetR
         DeletionSetError: documents out of range, repeated, or a part of a unit; nothing or everything deleted.
         PatternError: an unusable regular expression.
     """
+    stored = StoredMembership(session, dataset)
     match delete:
-        case ByDocuments(numbers):
-            units = _units_of_documents(session, dataset, numbers)
-        case ByUnits(names):
-            units = _units_of_names(session, dataset, names)
+        case ByDocuments() | ByUnits():
+            return resolve_named(stored, delete)
         case BySubset(name):
             units = _units_of_subset(session, dataset, name)
         case Containing(substring):
@@ -90,15 +90,20 @@ def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetR
         case Matching(pattern):
             check_printable(pattern, "regular expression")
             units = _units_where(session, dataset, lambda texts: matching(pattern, texts))
-    if not units:
-        raise DeletionSetError(f"The deletion set is empty: nothing in the dataset {dataset.name!r} is chosen.")
-    if len(units) == dataset.unit_count:
-        raise DeletionSetError(
-            f"The deletion set is the whole dataset {dataset.name!r}: no training data would be left to predict from."
-            " Leave at least one unit."
-        )
-    counts = _document_counts(session, dataset, units) if dataset.has_subjects else dict.fromkeys(units, 1)
-    return ResolvedDeletion(units=units, documents=sum(counts.values()))
+    return _resolved(stored, units)
+
+
+def resolve_named(membership: Membership, delete: ByDocuments | ByUnits) -> ResolvedDeletion:
+    """The units that documents or units take away, which depends on nothing but the dataset.
+
+    Raises:
+        NotFoundError, DeletionSetError: as `resolve_units`.
+    """
+    match delete:
+        case ByDocuments(numbers):
+            return _resolved(membership, _units_of_documents(membership, numbers))
+        case ByUnits(names):
+            return _resolved(membership, _units_of_names(membership, names))
 
 
 def get_subset(session: Session, dataset: Dataset, name: str) -> Subset:
@@ -115,38 +120,39 @@ def get_subset(session: Session, dataset: Dataset, name: str) -> Subset:
     return subset
 
 
-def _units_of_documents(session: Session, dataset: Dataset, numbers: Sequence[int]) -> list[int]:
-    wrong = next((number for number in numbers if not 0 <= number < dataset.document_count), None)
-    if wrong is not None:
-        last = dataset.document_count - 1
+def _resolved(membership: Membership, units: list[int]) -> ResolvedDeletion:
+    dataset = membership.dataset
+    if not units:
+        raise DeletionSetError(f"The deletion set is empty: nothing in the dataset {dataset.name!r} is chosen.")
+    if len(units) == dataset.unit_count:
+        raise DeletionSetError(
+            f"The deletion set is the whole dataset {dataset.name!r}: no training data would be left to predict from."
+            " Leave at least one unit."
+        )
+    documents = sum(membership.document_counts(units).values()) if dataset.has_subjects else len(units)
+    return ResolvedDeletion(units=units, documents=documents)
+
+
+def _units_of_documents(membership: Membership, numbers: Sequence[int]) -> list[int]:
+    dataset = membership.dataset
+    last = dataset.document_count - 1
+    if numbers and not (min(numbers) >= 0 and max(numbers) <= last):
+        wrong = next(number for number in numbers if not 0 <= number <= last)
         raise DeletionSetError(
             f"There is no document {shown(wrong)}: those of the dataset {dataset.name!r} are numbered from 0 to {last}."
         )
     _refuse_repetition(numbers, "document")
     if not dataset.has_subjects:
         return sorted(numbers)  # every document is the unit of the same number
-    unit_of: dict[int, int] = {}
-    for batch in batches(numbers):
-        rows = session.execute(
-            select(Document.number, Document.unit_number).where(
-                Document.dataset_id == dataset.id, Document.number.in_(batch)
-            )
-        )
-        unit_of.update((number, unit) for number, unit in rows)
-    named = Counter(unit_of.values())
+    named = Counter(membership.units_of(numbers).values())
     units = sorted(named)
-    for unit, count in _document_counts(session, dataset, units).items():
+    for unit, count in membership.document_counts(units).items():
         if named[unit] < count:
-            _refuse_part(session, dataset, unit, frozenset(numbers))
+            _refuse_part(membership.documents_of(unit), unit, frozenset(numbers))
     return units
 
 
-def _refuse_part(session: Session, dataset: Dataset, unit: int, named: frozenset[int]) -> None:
-    whole = session.scalars(
-        select(Document.number)
-        .where(Document.dataset_id == dataset.id, Document.unit_number == unit)
-        .order_by(Document.number)
-    ).all()
+def _refuse_part(whole: Sequence[int], unit: int, named: frozenset[int]) -> None:
     missing = [number for number in whole if number not in named]
     inside = next(number for number in whole if number in named)
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -156,21 +162,17 @@ def _refuse_part(session: Session, dataset: Dataset, unit: int, named: frozenset
     )
 
 
-def _units_of_names(session: Session, dataset: Dataset, names: Sequence[str]) -> list[int]:
+def _units_of_names(membership: Membership, names: Sequence[str]) -> list[int]:
     _refuse_repetition(names, "unit")
-    found: dict[str, int] = {}
     # A name that isn't printable is nobody's: it needn't reach the database, which might not even take it.
-    for batch in batches([name for name in names if name.isprintable()]):
-        rows = session.execute(
-            select(Unit.name, Unit.number).where(Unit.dataset_id == dataset.id, Unit.name.in_(batch))
-        )
-        found.update((name, number) for name, number in rows)
+    found = membership.numbers_of([name for name in names if name.isprintable()])
     unknown = next((name for name in names if name not in found), None)
     if unknown is not None:
         raise NotFoundError(
-            f"There is no unit {shown(unknown)} in the dataset {dataset.name!r}; its list of units names all of them."
+            f"There is no unit {shown(unknown)} in the dataset {membership.dataset.name!r};"
+            " its list of units names all of them."
         )
-    return sorted(found.values())
+    return sorted(found[name] for name in names)
 
 
 def _units_of_subset(session: Session, dataset: Dataset, name: str) -> list[int]:
@@ -187,19 +189,8 @@ def _units_where(session: Session, dataset: Dataset, choose: Callable[[Sequence[
     return sorted({unit for (_, unit), is_chosen in zip(rows, chosen, strict=True) if is_chosen})
 
 
-def _document_counts(session: Session, dataset: Dataset, units: Sequence[int]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for batch in batches(units):
-        rows = session.execute(
-            select(Document.unit_number, func.count())
-            .where(Document.dataset_id == dataset.id, Document.unit_number.in_(batch))
-            .group_by(Document.unit_number)
-        )
-        counts.update((unit, count) for unit, count in rows)
-    return counts
-
-
-def _refuse_repetition(items: Iterable[object], what: str) -> None:
-    repeated = next((item for item, count in Counter(items).items() if count > 1), None)
-    if repeated is not None:
-        raise DeletionSetError(f"The {what} {shown(repeated)} is named more than once; name it once.")
+def _refuse_repetition(items: Sequence[object], what: str) -> None:
+    if len(set(items)) == len(items):
+        return
+    repeated = next(item for item, count in Counter(items).items() if count > 1)
+    raise DeletionSetError(f"The {what} {shown(repeated)} is named more than once; name it once.")

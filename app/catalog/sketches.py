@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from sqlalchemy import CursorResult, Select, func, select, update
+from sqlalchemy import CursorResult, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from app.catalog.pages import Page, existing, page, unique
 from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
 from app.tables import Dataset, Sketch, SketchVersion
+
+_STANDING: Final = (
+    select(SketchVersion.id, SketchVersion.state)
+    .join(Sketch, SketchVersion.sketch_id == Sketch.id)
+    .where(Sketch.name == bindparam("sketch"))
+)
+CURRENT_STANDING: Final = _STANDING.where(SketchVersion.id == Sketch.current_version_id)
+"""What may change of the current version of the sketch `sketch`: which it is, by its id, and its state."""
+
+NUMBERED_STANDING: Final = _STANDING.where(SketchVersion.number == bindparam("number"))
+"""The same of the version `number`."""
 
 
 def register_version(
@@ -177,6 +188,11 @@ def get_version(session: Session, sketch: str, number: int | None = None) -> Ske
     last = session.scalar(select(func.max(SketchVersion.number)).where(SketchVersion.sketch_id == row.id))
     known = "It has none yet." if last is None else f"Its versions are numbered from 1 to {last}."
     raise NotFoundError(f"The sketch {sketch!r} has no version {shown(number)}. {known}")
+
+
+def get_version_of_id(session: Session, version_id: int) -> SketchVersion:
+    """The version with an id that there is, with the sketch and its dataset."""
+    return session.scalars(_versions().where(SketchVersion.id == version_id)).one()
 
 
 def current_versions(session: Session) -> list[SketchVersion]:

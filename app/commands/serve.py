@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -29,6 +30,8 @@ def serve_until_stopped(settings: Settings) -> None:
         ConfigurationError: the device isn't there.
         SchemaError: the catalog isn't ready, said here rather than in the middle of the server's start.
     """
+    logging.basicConfig(format="%(message)s")  # to standard error
+    logging.getLogger("app").setLevel(logging.INFO)
     torch_device(settings.device)
     open_ready_database(settings).dispose()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False)

@@ -37,5 +37,6 @@ def readyz(session: Reading, predictor: ThePredictor) -> ReadyAnswer:
     return ReadyAnswer(
         status="ready",
         resident=[ResidentAnswer(label=one.label, bytes=one.bytes) for one in predictor.resident()],
+        budget_bytes=predictor.budget_bytes,
         failed=[FailureAnswer(label=label, message=message) for label, message in failures.items()],
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Final
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
-from app import catalog
-from app.deps import Reading, ThePredictor, TheSettings, TheVerifier
+from app.deps import parts_of
+from app.direct import DirectRoute, as_json
 from app.errors import BusyError, ConflictError, NotFoundError
+from app.lookup import Found
 from app.openapi import declared
+from app.queues import Queues
 from app.schemas.predict import (
     DeletedAnswer,
     PredictAnswer,
@@ -18,7 +21,6 @@ from app.schemas.predict import (
     VerificationLinkAnswer,
     measurement_of,
 )
-from app.serving import artifact_of
 from engine.errors import (
     ArtifactError,
     DegreeError,
@@ -27,13 +29,17 @@ from engine.errors import (
     TextLengthError,
     UnknownCharacterError,
 )
+from engine.measure import Measurement
 
-router = APIRouter(tags=["predict"])
+_FEW: Final = 4  # measurements
+
+router = APIRouter(tags=["predict"], route_class=DirectRoute)
 
 
 @router.post(
     "/predict",
     operation_id="predict",
+    response_model=PredictAnswer,
     responses=declared(
         UnknownCharacterError("The character 'ö' at position 1 isn't in the model's vocabulary."),
         TextLengthError("The text of the measurement is empty; it needs at least one character."),
@@ -48,14 +54,7 @@ router = APIRouter(tags=["predict"])
         body=True,
     ),
 )
-def predict(
-    question: PredictRequest,
-    session: Reading,
-    predictor: ThePredictor,
-    verifier: TheVerifier,
-    settings: TheSettings,
-    request: Request,
-) -> PredictAnswer:
+async def predict(question: PredictRequest, request: Request) -> Response:
     """Predict measurements of the model that would have been trained without some of its data.
 
     Deleted means that the documents' losses count zero in the same training schedule. The answer gives, for each
@@ -64,12 +63,29 @@ def predict(
     right the answer was.
     """
     started = perf_counter()
-    version = catalog.get_version(session, question.sketch, question.version)
-    deletion = catalog.resolve_units(session, version.sketch.dataset, question.delete.resolvable())
+    queues: Queues = request.app.state.queues
+    answer = await queues.quick(_known_answer, question, request, started)
+    return await queues.slow(_answer, question, request, started) if answer is None else answer
+
+
+def _known_answer(question: PredictRequest, request: Request, started: float) -> Response | None:
+    """The answer, where it is a matter of about a millisecond: little was asked, and all of it was measured before."""
+    if question.verify or len(question.measurements) > _FEW:
+        return None
+    lookup, predictor, _ = parts_of(request)
+    found = lookup.find(question.sketch, question.version, question.delete.resolvable())
+    known = predictor.knows(found.version.artifact, _measurements(question))
+    return _answer(question, request, started, found) if known else None
+
+
+def _answer(question: PredictRequest, request: Request, started: float, found: Found | None = None) -> Response:
+    lookup, predictor, verifier = parts_of(request)
+    found = found or lookup.find(question.sketch, question.version, question.delete.resolvable())
+    version, deletion = found.version, found.deletion
     predictions = predictor.predict(
-        artifact_of(version, settings.artifacts_dir),
+        version.artifact,
         units=deletion.units,
-        measurements=[measurement_of(one) for one in question.measurements],
+        measurements=_measurements(question),
         degree=question.degree,
         downweights=question.downweights(),
         confidence=question.confidence,
@@ -79,17 +95,23 @@ def predict(
     verification = None
     if question.verify:
         made = verifier.submit(
-            version_id=version.id, deletion=deletion, predictions=predictions, confidence=question.confidence
+            version_id=version.artifact.version_id,
+            deletion=deletion,
+            predictions=predictions,
+            confidence=question.confidence,
         )
         url = request.app.url_path_for("get_verification", verification=made)
         verification = VerificationLinkAnswer(id=UUID(made), url=url)
-    return PredictAnswer.model_validate(
-        {
-            "sketch": version.sketch.name,
-            "version": version.number,
-            "deleted": DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
-            "predictions": predictions,
-            "verification": verification,
-            "elapsed_ms": (perf_counter() - started) * 1000,
-        }
+    return as_json(
+        PredictAnswer,
+        sketch=version.sketch,
+        version=version.number,
+        deleted=DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
+        predictions=predictions,
+        verification=verification,
+        elapsed_ms=(perf_counter() - started) * 1000,
     )
+
+
+def _measurements(question: PredictRequest) -> list[Measurement]:
+    return [measurement_of(one) for one in question.measurements]

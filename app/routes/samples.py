@@ -6,13 +6,11 @@ from time import perf_counter
 
 from fastapi import APIRouter
 
-from app import catalog
-from app.deps import Reading, ThePredictor, TheSettings
+from app.deps import TheLookup, ThePredictor
 from app.errors import ConflictError, NotFoundError
 from app.openapi import declared
 from app.schemas.predict import DeletedAnswer
 from app.schemas.samples import SampleAnswer, SamplesAnswer, SamplesRequest
-from app.serving import artifact_of
 from engine.errors import ArtifactError, DeletionSetError, QuestionError, TextLengthError, UnknownCharacterError
 
 router = APIRouter(tags=["predict"])
@@ -35,16 +33,16 @@ router = APIRouter(tags=["predict"])
         body=True,
     ),
 )
-def sample(question: SamplesRequest, session: Reading, predictor: ThePredictor, settings: TheSettings) -> SamplesAnswer:
+def sample(question: SamplesRequest, lookup: TheLookup, predictor: ThePredictor) -> SamplesAnswer:
     """Draw texts from the model, and from the model without some of its data.
 
     The texts of a pair come from the same random numbers, so that they differ only where the models do.
     """
     started = perf_counter()
-    version = catalog.get_version(session, question.sketch, question.version)
-    deletion = catalog.resolve_units(session, version.sketch.dataset, question.delete.resolvable())
+    found = lookup.find(question.sketch, question.version, question.delete.resolvable())
+    version, deletion = found.version, found.deletion
     drawn = predictor.draw_texts(
-        artifact_of(version, settings.artifacts_dir),
+        version.artifact,
         units=deletion.units,
         count=question.count,
         seed=question.seed,
@@ -53,7 +51,7 @@ def sample(question: SamplesRequest, session: Reading, predictor: ThePredictor, 
     )
     return SamplesAnswer.model_validate(
         {
-            "sketch": version.sketch.name,
+            "sketch": version.sketch,
             "version": version.number,
             "deleted": DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
             "source": drawn.source,

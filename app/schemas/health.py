@@ -36,10 +36,18 @@ class ReadyAnswer(Answer):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"status": "ready", "resident": [{"label": "names v1", "bytes": 43459968}], "failed": []}]
+            "examples": [
+                {
+                    "status": "ready",
+                    "resident": [{"label": "names v1", "bytes": 43459968}],
+                    "budget_bytes": 2147483648,
+                    "failed": [],
+                }
+            ]
         }
     )
 
     status: Literal["ready"]
     resident: list[ResidentAnswer] = Field(description="Others are loaded when they are asked.")
+    budget_bytes: int = Field(description="What they may take together; the least recently asked goes first.")
     failed: list[FailureAnswer] = Field(description="Damaged or missing artifacts; the other sketches go on serving.")

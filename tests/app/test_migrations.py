@@ -13,11 +13,12 @@ from uuid import uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
 from app import catalog
-from app.db import MIGRATIONS, connect, migrate, schema_is_current, transaction
+from app.db import MIGRATIONS, connect, migrate, newest_schema, schema_is_current, transaction
 from app.errors import SchemaError
 from app.tables import Table, Verification
 from engine.documents import Documents
@@ -44,6 +45,21 @@ def is_current(url: str) -> bool:
     current = schema_is_current(database)
     database.dispose()
     return current
+
+
+def test_the_newest_schema_is_what_alembic_says_it_is(alembic: Config) -> None:
+    assert newest_schema() == set(ScriptDirectory.from_config(alembic).get_heads())
+
+
+def test_a_catalog_in_order_is_opened_without_what_takes_long_to_import(empty_url: str) -> None:
+    migrate(empty_url)
+    program = (
+        "import sys, app.__main__; from app.db import open_ready_database; from app.settings import Settings\n"
+        f"open_ready_database(Settings(database_url={empty_url!r})).dispose()\n"
+        "print({'alembic', 'matplotlib', 'torch._dynamo'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_tables_and_migrations_agree(alembic: Config, empty_url: str) -> None:

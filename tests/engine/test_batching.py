@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -50,7 +51,7 @@ def test_what_comes_at_the_same_time_is_one_batch() -> None:
     assert sorted(made[0]) == sorted(["shared", *(f"own {number}" for number in range(8))])
 
 
-def test_while_a_batch_is_made_the_next_one_opens_and_what_is_being_made_is_waited_for() -> None:
+def test_what_comes_while_a_batch_is_made_is_the_next_one_and_what_is_being_made_is_waited_for() -> None:
     entered, go_on = threading.Event(), threading.Event()
     made: list[list[str]] = []
 
@@ -62,17 +63,25 @@ def test_while_a_batch_is_made_the_next_one_opens_and_what_is_being_made_is_wait
         return [key.upper() for key in keys]
 
     asked = batches(make, wait_seconds=0)
-    found: list[list[str]] = []
-    slow, same = (threading.Thread(target=lambda: found.append(asked.get(["slow"]))) for _ in range(2))
-    slow.start()
+    found: dict[int, list[str]] = {}
+    wanted = [["slow"], ["slow"], ["a", "slow"], ["b"]]
+    threads = [
+        threading.Thread(target=lambda number=number, keys=keys: found.update({number: asked.get(keys)}))
+        for number, keys in enumerate(wanted)
+    ]
+    threads[0].start()
     assert entered.wait(30)
-    assert asked.get(["quick"]) == ["QUICK"]
-    same.start()
+    for thread in threads[1:]:
+        thread.start()
+    while len(asked._open) < 2:  # noqa: SLF001 - till both are in the next batch
+        time.sleep(0.001)
     go_on.set()
-    slow.join()
-    same.join()
-    assert found == [["SLOW"], ["SLOW"]]
-    assert made == [["slow"], ["quick"]]
+    for thread in threads:
+        thread.join()
+    assert found == {number: [key.upper() for key in keys] for number, keys in enumerate(wanted)}
+    assert made[0] == ["slow"]
+    assert sorted(made[1]) == ["a", "b"]
+    assert len(made) == 2
 
 
 def test_an_error_is_raised_for_all_who_waited_and_the_next_time_it_is_tried_again() -> None:

@@ -77,7 +77,7 @@ def test_the_bench_appends_ratios_of_one_run(folder: Path) -> None:
         lines = [json.loads(line) for line in (folder / "b.jsonl").read_text().splitlines()]
         figures = {line["name"]: line for line in lines}
         assert len(lines) == run * len(figures)
-    ring = figures["build: a step of one of 4 directions, degree 3"]
+    ring = figures["build, 4 directions, degree 3"]
     assert ring["ratio"] == pytest.approx(ring["value"] / figures["plain training step"]["value"])
     assert ring["target"] == 0.08
     assert ring["conditions"]["cores"] >= 1

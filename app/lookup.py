@@ -1,0 +1,137 @@
+"""From the names in a question to a sketch version and units, from memory as far as nothing can have moved.
+
+What is in the catalog never changes, but for which version is current and which is retired. So one small row is read
+for each question, the version's id and state as they are committed at that moment, whoever committed them; all else is
+remembered: what a version is, a dataset's units and documents, and what a subset deletes. What isn't remembered yet,
+and whatever has to be refused, goes through the catalog in a transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app import catalog
+from app.catalog import BySubset, Deletion, HeldMembership, ResolvedDeletion
+from app.db import Database, KeptReader, transaction
+from app.predictor import Artifact
+from app.serving import artifact_of
+from app.tables import Dataset, SketchVersion
+from engine.cache import ByteCache
+
+_MEMBERSHIP_BYTES: Final = 64 * 2**20
+"""For the units and documents of datasets: some 300,000 units. Larger datasets are asked of the database."""
+
+_SUBSET_BYTES: Final = 16 * 2**20
+_VERSION_BYTES: Final = 2**20
+_BYTES_OF_UNIT_NUMBER, _BYTES_OF_ENTRY = 40, 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """What of a sketch version never changes.
+
+    Attributes:
+        sketch: name of the sketch.
+        number: of the version.
+        artifact: what the predictor must know of it.
+        dataset: its dataset's row, no longer of any session.
+    """
+
+    sketch: str
+    number: int
+    artifact: Artifact
+    dataset: Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A version that is served, and what of its dataset is deleted."""
+
+    version: Version
+    deletion: ResolvedDeletion
+
+
+class Lookup:
+    """Finds what questions name. Safe to use from several threads."""
+
+    def __init__(self, database: Database, artifacts_dir: Path) -> None:
+        """Nothing is remembered yet.
+
+        Args:
+            database: the catalog.
+            artifacts_dir: where artifacts lie.
+        """
+        self._database, self._artifacts_dir = database, artifacts_dir
+        self._reader = KeptReader(database)
+        self._versions: ByteCache[int, Version] = ByteCache(_VERSION_BYTES, size=lambda _: _BYTES_OF_ENTRY)
+        self._memberships: ByteCache[int, HeldMembership] = ByteCache(
+            _MEMBERSHIP_BYTES, size=lambda held: catalog.held_bytes(held.dataset)
+        )
+        self._subsets: ByteCache[tuple[int, str], ResolvedDeletion] = ByteCache(
+            _SUBSET_BYTES, size=lambda deletion: _BYTES_OF_ENTRY + _BYTES_OF_UNIT_NUMBER * len(deletion.units)
+        )
+
+    def find(self, sketch: str, number: int | None, delete: Deletion) -> Found:
+        """A version of a sketch and the units that a deletion takes away.
+
+        Args:
+            sketch: its name.
+            number: of the version; None is the current one.
+            delete: what to delete of the sketch's dataset.
+
+        Raises:
+            NotFoundError: an unknown sketch, version, subset or unit.
+            DeletionSetError: as `catalog.resolve_units`.
+            ConflictError: the version is retired.
+        """
+        if number is None:
+            standing = self._reader.row(catalog.CURRENT_STANDING, {"sketch": sketch})
+        else:
+            standing = self._reader.row(catalog.NUMBERED_STANDING, {"sketch": sketch, "number": number})
+        if standing is None:
+            return self._asked(sketch, number, delete)
+        version_id, state = standing
+        if state != "ready":
+            return self._asked(sketch, number, delete)
+        version = self._versions.get(version_id, lambda: self._version(version_id))
+        return Found(version=version, deletion=self._resolved(version.dataset, delete))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._reader.close()
+
+    def _resolved(self, dataset: Dataset, delete: Deletion) -> ResolvedDeletion:
+        if isinstance(delete, BySubset):
+            return self._subsets.get((dataset.id, delete.name), lambda: self._resolved_by_catalog(dataset, delete))
+        if catalog.held_bytes(dataset) > _MEMBERSHIP_BYTES // 2:
+            return self._resolved_by_catalog(dataset, delete)
+        return catalog.resolve_named(self._memberships.get(dataset.id, lambda: self._membership(dataset)), delete)
+
+    def _resolved_by_catalog(self, dataset: Dataset, delete: Deletion) -> ResolvedDeletion:
+        with transaction(self._database, writes=False) as session:
+            return catalog.resolve_units(session, dataset, delete)
+
+    def _membership(self, dataset: Dataset) -> HeldMembership:
+        with transaction(self._database, writes=False) as session:
+            return catalog.hold_membership(session, dataset)
+
+    def _version(self, version_id: int) -> Version:
+        with transaction(self._database, writes=False) as session:
+            return self._described(catalog.get_version_of_id(session, version_id))
+
+    def _asked(self, sketch: str, number: int | None, delete: Deletion) -> Found:
+        """All of it asked of the catalog, which says why where there is nothing to find."""
+        with transaction(self._database, writes=False) as session:
+            row = catalog.get_version(session, sketch, number)
+            deletion = catalog.resolve_units(session, row.sketch.dataset, delete)
+            return Found(version=self._described(row), deletion=deletion)
+
+    def _described(self, row: SketchVersion) -> Version:
+        return Version(
+            sketch=row.sketch.name,
+            number=row.number,
+            artifact=artifact_of(row, self._artifacts_dir),
+            dataset=row.sketch.dataset,
+        )

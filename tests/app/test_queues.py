@@ -1,0 +1,128 @@
+"""Quick questions wait for quick ones only, in order, and the event loop for none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app import catalog
+from app.db import Database, transaction
+from app.predictor import Artifact, Predictor
+from app.queues import Queues
+from app.serving import artifact_of
+from app.settings import Settings
+from engine import store
+from engine.measure import Measurement
+from engine.supplements import retrained_values
+from tests.app.conftest import NAMES
+from tests.app.test_predict_route import ask
+
+PATIENCE_SECONDS = 30
+MAX, BOB = Measurement(text="max"), Measurement(text="bob")
+
+
+def test_a_quick_question_is_answered_while_slow_ones_fill_all_their_threads() -> None:
+    queues, go_on = Queues(), threading.Event()
+
+    async def questions() -> None:
+        slow = [asyncio.ensure_future(queues.slow(go_on.wait, PATIENCE_SECONDS)) for _ in range(40)]
+        assert await asyncio.wait_for(queues.quick(lambda: "answered"), PATIENCE_SECONDS) == "answered"
+        assert not any(future.done() for future in slow)
+        go_on.set()
+        assert all(await asyncio.gather(*slow))
+
+    asyncio.run(questions())
+    queues.close()
+
+
+def test_quick_questions_are_answered_in_order_and_one_at_a_time() -> None:
+    queues = Queues()
+    running, answered = threading.Lock(), []
+
+    def answer(number: int) -> None:
+        assert running.acquire(blocking=False)
+        answered.append(number)
+        running.release()
+
+    async def questions() -> None:
+        await asyncio.gather(*(queues.quick(answer, number) for number in range(100)))
+
+    asyncio.run(questions())
+    queues.close()
+    assert answered == list(range(100))
+
+
+def test_what_a_question_raises_reaches_whoever_asked() -> None:
+    queues = Queues()
+
+    async def question() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await queues.quick(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            await queues.slow(lambda: 1 // 0)
+
+    asyncio.run(question())
+    queues.close()
+
+
+@pytest.fixture
+def served(database: Database, settings: Settings, sketch: str) -> Artifact:
+    with transaction(database, writes=False) as session:
+        return artifact_of(catalog.get_version(session, sketch), settings.artifacts_dir)
+
+
+def predictor(table_cache_bytes: int = 2**20) -> Predictor:
+    return Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=table_cache_bytes)
+
+
+def predict(asked: Predictor, served: Artifact, *measurements: Measurement) -> None:
+    asked.predict(served, units=[0], measurements=measurements, degree="auto", downweights=[1.0], confidence=0.9)
+
+
+def test_a_measurement_is_known_once_it_was_asked_and_as_long_as_it_is_kept(served: Artifact) -> None:
+    asked = predictor()
+    assert not asked.knows(served, [MAX])
+    asked.load(served)
+    assert not asked.knows(served, [MAX])
+    predict(asked, served, MAX)
+    assert asked.knows(served, [MAX])
+    assert not asked.knows(served, [MAX, BOB])
+    predict(asked, served, BOB)
+    assert asked.knows(served, [MAX, BOB])
+    forgetful = predictor(table_cache_bytes=0)
+    predict(forgetful, served, MAX)
+    assert not forgetful.knows(served, [MAX])
+
+
+def test_nothing_is_known_where_a_model_was_retrained_since(served: Artifact) -> None:
+    asked = predictor()
+    predict(asked, served, MAX)
+    retrained_values(store.open_artifact(served.path, checksum=served.checksum), NAMES, [1], [MAX], device="cpu")
+    assert not asked.knows(served, [MAX])
+    predict(asked, served, MAX)
+    assert asked.knows(served, [MAX])
+
+
+@pytest.mark.usefixtures("sketch")
+def test_many_measurements_are_answered_as_few_are(client: TestClient) -> None:
+    measurements = [{"kind": "loss", "text": text} for text in ("max", "bob", "ann", "leo", "mia", "ida")]
+    for _ in range(2):  # new, then known
+        together = ask(client, measurements=measurements)["predictions"]
+        assert together == [ask(client, measurements=[one])["predictions"][0] for one in measurements]
+
+
+def test_loading_is_logged_with_size_and_time(
+    settings: Settings, served: Artifact, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    from app.main import create_app
+
+    with caplog.at_level("INFO", logger="app"), TestClient(create_app(settings)) as client:
+        ready = client.get("/readyz").json()
+    [resident] = ready["resident"]
+    assert resident["bytes"] < ready["budget_bytes"] == settings.resident_bytes
+    [line] = [record.getMessage() for record in caplog.records if record.name == "app.serving"]
+    assert line.startswith(f"Loaded {served.label}: {resident['bytes'] / 1e6:.1f} MB in ")
