@@ -23,13 +23,14 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=packages /opt/neverseen /opt/neverseen
-# The root file system may be read-only: what is written goes to /data, and caches to /tmp.
+# The root file system may be read-only: what is written goes to /data, compiled code too, and other caches to /tmp.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp neverseen \
     && install --directory --owner neverseen --group neverseen /data
 ENV PATH=/opt/neverseen/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     NEVERSEEN_DATA_DIR=/data \
+    XDG_CACHE_HOME=/data/.cache \
     NEVERSEEN_HOST=0.0.0.0 \
     NEVERSEEN_PORT=8000
 USER neverseen

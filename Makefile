@@ -37,6 +37,7 @@ check: test ## the same as test
 lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrations
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror engine/native/*.h engine/native/*.cpp
 	$(BIN)/mypy --no-error-summary
 	$(call quietly,$(BIN)/lint-imports --no-logo)
 	@rm -f $(SCRATCH)*
@@ -44,8 +45,9 @@ lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrati
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic check)
 	@rm -f $(SCRATCH)*
 
-bench: $(INSTALLED) ## time the engine beside plain torch
-	@$(BIN)/python -m engine bench
+bench: $(INSTALLED) ## time the engine beside plain torch, and the service over HTTP; appends to ./bench.jsonl
+	@$(BIN)/python -m engine bench --output bench.jsonl
+	@$(BIN)/python -m tests.benchmarks.service --output bench.jsonl
 
 clean: ## remove .venv, builds and caches; ./var with the catalog stays
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

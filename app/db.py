@@ -61,7 +61,12 @@ def connect(url: str | URL, *, enforce_foreign_keys: bool = True) -> Database:
         pool_size=8,
         max_overflow=32,
         pool_pre_ping=not sqlite,
-        connect_args={"check_same_thread": False} if sqlite else {"connect_timeout": _CONNECT_TIMEOUT_SECONDS},
+        connect_args={"check_same_thread": False}
+        if sqlite
+        else {
+            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+            "tcp_user_timeout": 1000 * _CONNECT_TIMEOUT_SECONDS,  # for a server that went away without a word
+        },
     )
     if sqlite:
 
@@ -101,7 +106,8 @@ class KeptReader:
     """One connection, kept for reading a row at a time: what every request asks takes a tenth of a session's time.
 
     Each reading is a transaction of its own, and sees all that was committed before it. Safe to use from several
-    threads, which take turns; a turn is some microseconds of SQLite, or one exchange with PostgreSQL.
+    threads, of which one reads and the others are sent away; a reading is some microseconds of SQLite, or one exchange
+    with PostgreSQL.
     """
 
     def __init__(self, database: Database) -> None:
@@ -115,19 +121,31 @@ class KeptReader:
         self._connection: Any = None  # the driver's own
         self._lock = threading.Lock()
 
-    def row(self, statement: Select[*tuple[Any, ...]], parameters: dict[str, Any]) -> tuple[Any, ...] | None:
+    def row(
+        self, statement: Select[*tuple[Any, ...]], parameters: dict[str, Any], *, connect: bool = True
+    ) -> tuple[Any, ...] | None:
         """The only row of a statement; None where there is none, or the database can't be asked in this way now.
 
         Whoever gets None asks again in a transaction, which finds what there is or says what is wrong.
+
+        Args:
+            statement: with parameters by name.
+            parameters: of it.
+            connect: whether to connect where that isn't done, which takes long where the database is away.
         """
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = self._connected()
-                rows = self._connection.execute(self._text(statement), parameters).fetchall()
-            except (SQLAlchemyError, self._database.dialect.loaded_dbapi.Error):
-                self._disconnect()
-                return None
+        if not self._lock.acquire(blocking=False):
+            return None  # another thread reads, or tries to connect: who waits for it would wait as long
+        try:
+            if self._connection is None:
+                if not connect:
+                    return None
+                self._connection = self._connected()
+            rows = self._connection.execute(self._text(statement), parameters).fetchall()
+        except (SQLAlchemyError, self._database.dialect.loaded_dbapi.Error):
+            self._disconnect()
+            return None
+        finally:
+            self._lock.release()
         return rows[0] if rows else None
 
     def close(self) -> None:

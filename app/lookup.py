@@ -86,17 +86,38 @@ class Lookup:
             DeletionSetError: as `catalog.resolve_units`.
             ConflictError: the version is retired.
         """
-        if number is None:
-            standing = self._reader.row(catalog.CURRENT_STANDING, {"sketch": sketch})
-        else:
-            standing = self._reader.row(catalog.NUMBERED_STANDING, {"sketch": sketch, "number": number})
-        if standing is None:
-            return self._asked(sketch, number, delete)
-        version_id, state = standing
-        if state != "ready":
+        version_id = self._ready_version(sketch, number, connect=True)
+        if version_id is None:
             return self._asked(sketch, number, delete)
         version = self._versions.get(version_id, lambda: self._version(version_id))
         return Found(version=version, deletion=self._resolved(version.dataset, delete))
+
+    def remembered(self, sketch: str, number: int | None, delete: Deletion) -> Found | None:
+        """What `find` gives, where it takes no more than one reading; None where it may take longer, or refuse.
+
+        Raises:
+            NotFoundError: an unknown unit.
+            DeletionSetError: as `catalog.resolve_units`.
+        """
+        version_id = self._ready_version(sketch, number, connect=False)
+        version = None if version_id is None else self._versions.peek(version_id)
+        if version is None:
+            return None
+        if isinstance(delete, BySubset):
+            deletion = self._subsets.peek((version.dataset.id, delete.name))
+        else:
+            held = self._memberships.peek(version.dataset.id)
+            deletion = None if held is None else catalog.resolve_named(held, delete)
+        return None if deletion is None else Found(version=version, deletion=deletion)
+
+    def _ready_version(self, sketch: str, number: int | None, *, connect: bool) -> int | None:
+        """The id of a version that is served, as it is committed now; None where there is none or it isn't known."""
+        if number is None:
+            standing = self._reader.row(catalog.CURRENT_STANDING, {"sketch": sketch}, connect=connect)
+        else:
+            parameters = {"sketch": sketch, "number": number}
+            standing = self._reader.row(catalog.NUMBERED_STANDING, parameters, connect=connect)
+        return standing[0] if standing is not None and standing[1] == "ready" else None
 
     def close(self) -> None:
         """Let go of the database."""

@@ -22,7 +22,12 @@ class Batches(Generic[Key, Value]):
     """Values by key, from a cache or made in batches."""
 
     def __init__(
-        self, cache: ByteCache[Key, Value], make: Callable[[list[Key]], list[Value]], *, wait_seconds: float = 1e-3
+        self,
+        cache: ByteCache[Key, Value],
+        make: Callable[[list[Key]], list[Value]],
+        *,
+        wait_seconds: float = 1e-3,
+        making: threading.Lock | None = None,
     ) -> None:
         """Nothing is asked for yet.
 
@@ -30,10 +35,11 @@ class Batches(Generic[Key, Value]):
             cache: where values are kept.
             make: the values of some keys, in their order. What it raises is raised for all who wait for the batch.
             wait_seconds: how long a batch stays open.
+            making: held while a batch is made; by default a lock of its own.
         """
         self._cache, self._make, self._wait_seconds = cache, make, wait_seconds
         self._lock = threading.Lock()
-        self._making = threading.Lock()
+        self._making = making or threading.Lock()
         self._promised: dict[Key, Future[Value]] = {}
         self._open: list[Key] = []
 
@@ -55,17 +61,19 @@ class Batches(Generic[Key, Value]):
 
     def _ask_for(self, keys: Sequence[Key]) -> tuple[dict[Key, Future[Value]], bool]:
         """Promises of some keys' values, and whether the batch that makes them is the caller's to do."""
+        promised: dict[Key, Future[Value]] = {}
         with self._lock:
-            found = self._known(keys)  # what was made since the caller looked is promised no more
             begins = not self._open
-            promised: dict[Key, Future[Value]] = {}
-            for key in keys:
-                promised[key] = promise = self._promised.get(key) or Future()
-                if key in found:
-                    promise.set_result(found[key])
-                elif key not in self._promised:
-                    self._promised[key] = promise
-                    self._open.append(key)
+            for key in dict.fromkeys(keys):
+                promise = self._promised.get(key)
+                if promise is None:
+                    promise = Future()
+                    if (value := self._cache.peek(key)) is not None:  # made since the caller looked
+                        promise.set_result(value)
+                    else:
+                        self._promised[key] = promise
+                        self._open.append(key)
+                promised[key] = promise
             return promised, begins and bool(self._open)
 
     def _do_open(self) -> None:
@@ -73,24 +81,18 @@ class Batches(Generic[Key, Value]):
         with self._making:
             with self._lock:
                 keys, self._open = self._open, []
-            self._do(keys)
+            try:
+                values = dict(zip(keys, self._make(keys), strict=True))
+                for key, value in values.items():
+                    self._cache.put(key, value)
+            except BaseException as error:
+                for promise in self._taken(keys):
+                    promise.set_exception(error)
+                raise
+            for key, promise in zip(keys, self._taken(keys), strict=True):
+                promise.set_result(values[key])
 
-    def _do(self, keys: list[Key]) -> None:
-        promised = [self._promised[key] for key in keys]
-        try:
-            values = self._make(keys)
-        except BaseException as error:
-            self._forget(keys)
-            for promise in promised:
-                promise.set_exception(error)
-            raise
-        for key, value in zip(keys, values, strict=True):
-            self._cache.put(key, value)
-        self._forget(keys)
-        for promise, value in zip(promised, values, strict=True):
-            promise.set_result(value)
-
-    def _forget(self, keys: Sequence[Key]) -> None:
+    def _taken(self, keys: Sequence[Key]) -> list[Future[Value]]:
+        """The promises of some keys, which are the caller's to keep from here on."""
         with self._lock:
-            for key in keys:
-                del self._promised[key]
+            return [self._promised.pop(key) for key in keys]

@@ -8,6 +8,7 @@ docs/performance.md.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import platform
 import random
@@ -39,7 +40,7 @@ from engine.native.library import compiler
 from engine.question import Question
 from engine.resident import ResidentSketch
 from engine.sketch import block_tensors, build, direction_steps, execution
-from engine.threads import cores
+from engine.threads import cores, use_one_thread
 from engine.train import schedule
 from engine.workers import train_blocks, worker_count
 
@@ -233,7 +234,7 @@ def _whole_build(
 def _build_and_tell(
     sending: Connection, documents: Documents, configuration: SketchConfiguration, place: Path, device: str
 ) -> None:
-    torch.set_num_threads(1)
+    use_one_thread()
     workers = worker_count(direction_steps(configuration, documents), device=device)
     cost: Cost = estimate_cost(documents, configuration, device, workers)
     started = time.perf_counter()
@@ -311,27 +312,34 @@ def _growth(scale: Scale) -> Iterator[Figure]:
         scale.configuration(documents.vocabulary), directions=GROWTH_DIRECTIONS, block=GROWTH_DIRECTIONS // 2
     )
     wide = replace(base, model=replace(base.model, width=24))
+    axes = replace(base, axes=True, directions=0, anchors=ANCHORS)
     degrees = {degree: replace(base, degree=degree) for degree in (1, 2, 4, 8)}
     jobs = {
         "base": _trainer(half, base, "directions", device),
         "directions": _trainer(half, replace(base, directions=2 * GROWTH_DIRECTIONS), "directions", device),
         "documents": _trainer(documents, base, "directions", device),
         "parameters": _trainer(half, wide, "directions", device),
+        "models": _trainer(half, axes, "retrained", device),
         **{f"degree {d}": _trainer(half, c, "directions", device) for d, c in degrees.items()},
     }
     seconds = _medians(jobs, scale.rounds, device)
-    parameters = wide.model.parameter_count / base.model.parameter_count
-    for name, what in (
-        ("directions", "twice the directions"),
-        ("documents", "twice the documents"),
-        ("parameters", f"{parameters:.2f} times the parameters (width 24)"),
-    ):
+    for name, what in (("directions", "twice the directions"), ("documents", "twice the documents")):
         yield Figure(name=f"growth: {what}", value=seconds[name] / seconds["base"], unit="x", target=2.2)
-    first = seconds["degree 1"]
-    for degree in (2, 4, 8):
-        grown = seconds[f"degree {degree}"] / first
-        most = (degree + 1) * (degree + 2) / 2 / 3
-        yield Figure(name=f"growth: degree 1 to {degree}", value=grown, unit="x", target=most)
+    more = wide.model.parameter_count / base.model.parameter_count
+    grown = (seconds["parameters"] / seconds["base"]) ** (math.log(2) / math.log(more))
+    yield Figure(name=f"growth: twice the parameters, from {more:.2f} times", value=grown, unit="x", target=2.2)
+    # A product of degree s is (s + 1)(s + 2)/2 products of coefficients; a plain model's step has one in its place.
+    model = seconds["models"] / axes.retrained(half.unit_count)
+    for degree in degrees:
+        step = seconds[f"degree {degree}"] / GROWTH_DIRECTIONS
+        yield Figure(
+            name=f"growth: degree {degree}",
+            value=1e3 * step / len(half),
+            unit="ms",
+            yardstick="model",
+            ratio=step / model,
+            target=(degree + 1) * (degree + 2) / 2,
+        )
 
 
 def _medians(jobs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:

@@ -23,6 +23,7 @@ class ByteCache(Generic[Key, Value]):
         """
         self._budget, self._size = budget, size
         self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._sizes: dict[Key, int] = {}  # as they were counted: a value may grow
         self._bytes = 0
         self._lock = threading.Lock()
         self._making: dict[Key, threading.Lock] = {}
@@ -85,7 +86,8 @@ class ByteCache(Generic[Key, Value]):
         if size > self._budget or key in self._values:
             return
         self._values[key] = value
+        self._sizes[key] = size
         self._bytes += size
         while self._bytes > self._budget:
-            _, oldest = self._values.popitem(last=False)
-            self._bytes -= self._size(oldest)
+            oldest, _ = self._values.popitem(last=False)
+            self._bytes -= self._sizes.pop(oldest)

@@ -146,7 +146,7 @@ def estimate_cost(
         documents: what the sketch is built from.
         configuration: what is built.
         device: "cpu", or a CUDA device.
-        workers: processes that the build gets.
+        workers: threads or processes that the build gets.
         finished: names of the files that an earlier attempt has left; they cost no time.
 
     Raises:
@@ -176,7 +176,7 @@ def blocks_seconds(blocks: Sequence[Block], steps: list[Step], rates: Rates, *, 
         blocks: to be trained, in their order.
         steps: the schedule.
         rates: of every kind among the blocks.
-        workers: processes.
+        workers: threads or processes.
     """
     parts = shares(range(len(blocks)), workers)
     longest = max(sum(_block_seconds(blocks[number], steps, rates) for number in part) for part in parts)

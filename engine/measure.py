@@ -46,9 +46,6 @@ class Measurement:
         return f"{self.prompt}…" if self.kind == "next_token" else f"{self.prompt}…{self.completion}"
 
 
-_LEAST_PROBABILITY = 1e-12
-
-
 class Targets(NamedTuple):
     """Tokens whose probabilities a measurement is read out of: token `tokens[i]` after `inputs[: positions[i] + 1]`."""
 
@@ -103,19 +100,6 @@ def read_out(kind: Kind, probabilities: Tensor) -> Tensor:
     if kind == "log_probability":
         return probabilities.log().sum(dim=-1, keepdim=True)
     return probabilities / probabilities.sum(dim=-1, keepdim=True)
-
-
-def hold(kind: Kind, values: Tensor) -> Tensor:
-    """The nearest values that a measurement can have, of shape [..., O].
-
-    A mean loss is at least 0, a log-probability at most; probabilities are positive and add up to one.
-    """
-    if kind == "loss":
-        return values.clamp(min=0)
-    if kind == "log_probability":
-        return values.clamp(max=0)
-    kept = values.clamp(min=_LEAST_PROBABILITY)
-    return kept / kept.sum(dim=-1, keepdim=True)
 
 
 def read_out_jets(kind: Kind, probabilities: Jet) -> Jet:

@@ -7,6 +7,7 @@ over the deletion set → `estimate.predict`.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,6 +86,7 @@ class ResidentSketch:
         self.artifact = artifact
         self.device = torch_device(device)
         self._tables = table_cache(64 << 20) if tables is None else tables
+        self._reading, self._measuring = threading.Lock(), threading.Lock()
         self._built = self._load()
         self._now = self._with_supplement()
 
@@ -120,7 +122,9 @@ class ResidentSketch:
     @property
     def size_bytes(self) -> int:
         """Memory of coefficients, retrained models and directions, and what is kept of them for the anchors."""
-        return self._now.frame.size_bytes
+        built, now = self._built.frame.models, self._now.frame.models
+        twice = built.nbytes if built is not None and built is not now else 0  # once more, with what came later
+        return self._now.frame.size_bytes + twice
 
     def table(self, measurement: Measurement) -> Prepared:
         """What is known of a measurement, made once.
@@ -186,7 +190,9 @@ class ResidentSketch:
     def _current(self) -> _State:
         """The state with what was retrained up to now: one look at the disk, where nothing is new."""
         if self._now.stamp != supplements.stamp(self.artifact):
-            self._now = self._with_supplement()  # states don't change, so that threads may use the one before
+            with self._reading:  # once for all who notice
+                if self._now.stamp != supplements.stamp(self.artifact):
+                    self._now = self._with_supplement()  # states don't change: who has the one before may go on
         return self._now
 
     def _with_supplement(self) -> _State:
@@ -212,7 +218,7 @@ class ResidentSketch:
         def make(keys: list[_Key]) -> list[Prepared]:
             return prepare([measurement for _, _, measurement in keys], frame)
 
-        return _State(frame=frame, sets=sets, stamp=stamp, tables=Batches(self._tables, make))
+        return _State(frame=frame, sets=sets, stamp=stamp, tables=Batches(self._tables, make, making=self._measuring))
 
     def _load(self) -> _State:
         """What the artifact holds."""

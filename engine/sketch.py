@@ -126,7 +126,8 @@ def direction_steps(configuration: SketchConfiguration, documents: Documents) ->
 
 def execution(configuration: SketchConfiguration, device: torch.device, work: int, *, native: bool = True) -> Execution:
     """How a build of so many direction·steps is carried out: by native code where that can be had, else by torch."""
-    native = native and device.type == "cpu" and code_for(configuration, planes=2) is not None
+    kinds = ([2] if configuration.directions else []) + ([1] if configuration.axes else [])
+    native = native and device.type == "cpu" and all(code_for(configuration, planes=planes) for planes in kinds)
     return Execution(device=device.type, fused=not native and worth_fusing(work, device.type), native=native)
 
 

@@ -29,7 +29,7 @@ def use_one_thread() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside the block, or the function that this decorates: for libraries, which leave things as they were."""
+    """Torch's, inside the block or the function that this decorates: for libraries, which leave things as they were."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

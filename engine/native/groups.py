@@ -4,7 +4,9 @@ A group is as many directions, or plain models, as a vector register holds numbe
 in memory. What the code wants of a group lies in `_State`: constants [P], shared by the group's directions (of plain
 models [P, lanes]), and higher coefficients [P, S, planes, lanes].
 
-A direction's numbers don't depend on which others are in its group, so results are the same however work is parted.
+A direction's numbers don't depend on which others are in its group, to the bit. An axis's do by rounding, since steps
+before its group's first visit are taken as a plain model's. So the same blocks give the same results, however many
+threads there are.
 The oracle of everything here is the torch code: `engine.train.train`, `engine.measure.measured_probabilities`.
 """
 
@@ -29,6 +31,9 @@ Report: TypeAlias = Callable[[int], None]
 
 STEPS = 16
 """Steps of a call, after which progress is reported and Ctrl-C is heard."""
+
+
+_PARTS_OF_A_THREAD = 4
 
 
 class Code(NamedTuple):
@@ -264,13 +269,14 @@ class Packed:
             torch.tensor([position for _, positions, _ in texts for position in positions], dtype=torch.int32),
             torch.tensor([token for _, _, tokens in texts for token in tokens], dtype=torch.int32),
         )
-        # Shared constant terms come out the same in every part; each has a place of its own for them.
-        threads = max(1, min(self.threads, groups))
-        constant = torch.empty((threads, total) if shared else (groups, total, code.lanes), dtype=code.dtype)
+        # More parts than threads, so that one that lost its core for a while doesn't keep the others waiting. Shared
+        # constant terms come out the same in every part; each has a place of its own for them.
+        parts = min(groups, 1 if self.threads == 1 else _PARTS_OF_A_THREAD * self.threads)
+        constant = torch.empty((parts, total) if shared else (groups, total, code.lanes), dtype=code.dtype)
         higher = torch.empty(groups, total, code.degree, code.planes, code.lanes, dtype=code.dtype)
 
-        def part(number: int) -> None:
-            start, stop = groups * number // threads, groups * (number + 1) // threads
+        def measure(number: int) -> None:
+            start, stop = groups * number // parts, groups * (number + 1) // parts
             code.call(
                 "measure",
                 self.shape,
@@ -283,11 +289,11 @@ class Packed:
                 higher[start:stop],
             )
 
-        if threads == 1:
-            part(0)
+        if parts == 1:
+            measure(0)
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(part, range(threads)))
+            with ThreadPoolExecutor(min(parts, self.threads)) as pool:
+                list(pool.map(measure, range(parts)))
         found = constant[0] if shared else constant.transpose(1, 2).reshape(-1, total)[: self.count]
         planes = higher.permute(2, 3, 0, 4, 1).reshape(code.degree, code.planes, groups * code.lanes, total)
         return [

@@ -1,9 +1,9 @@
 // The ring of jets on many directions at once; the fast twin of engine/jet.py, which is its oracle.
 //
-// A jet is a shared constant term and DEGREE higher coefficients of PLANES real numbers (1: real, 2: real and imaginary)
-// for each of LANES directions, which lie innermost: one coefficient plane of all of them is one vector register, and
-// whatever is done to one direction is done to its neighbours by the same instruction. With DEGREE 0 there is nothing
-// but a constant term, and that has the lanes: as many plain models as a register holds numbers.
+// A jet is a shared constant term and DEGREE higher coefficients of PLANES real numbers (1: real, 2: real and
+// imaginary) for each of LANES directions, which lie innermost: one coefficient plane of all of them is one vector
+// register, and whatever is done to one direction is done to its neighbours by the same instruction. With DEGREE 0
+// there is nothing but a constant term, and that has the lanes: as many plain models as a register holds numbers.
 //
 // Formulas and sources: engine/jet.py.
 
@@ -63,13 +63,17 @@ INLINE Jet operator*(const Jet& x, const Jet& y) {
 
 INLINE Jet& operator+=(Jet& x, const Jet& y) {
     x.constant += y.constant;
-    each<0, DEGREE>([&](auto r) INLINED { each<0, PLANES>([&](auto p) INLINED { x.higher[r].plane[p] += y.higher[r].plane[p]; }); });
+    each<0, DEGREE>([&](auto r) INLINED {
+        each<0, PLANES>([&](auto p) INLINED { x.higher[r].plane[p] += y.higher[r].plane[p]; });
+    });
     return x;
 }
 
 INLINE Jet& operator-=(Jet& x, const Jet& y) {
     x.constant -= y.constant;
-    each<0, DEGREE>([&](auto r) INLINED { each<0, PLANES>([&](auto p) INLINED { x.higher[r].plane[p] -= y.higher[r].plane[p]; }); });
+    each<0, DEGREE>([&](auto r) INLINED {
+        each<0, PLANES>([&](auto p) INLINED { x.higher[r].plane[p] -= y.higher[r].plane[p]; });
+    });
     return x;
 }
 
@@ -161,7 +165,8 @@ inline void gelu(const Jet& x, Jet& value, Jet& slope) {
         });
         Jet following;
         each<j, DEGREE>([&](auto r) INLINED {
-            each<0, r - j + 1>([&](auto i) INLINED { add_product(following.higher[r], x.higher[i], rest.higher[r - 1 - i]); });
+            each<0, r - j + 1>([&](auto i)
+                                   INLINED { add_product(following.higher[r], x.higher[i], rest.higher[r - 1 - i]); });
         });
         rest = following;
     });
@@ -177,14 +182,18 @@ struct Jets {
         Jet x;
         x.constant = constant[at];
         const Lanes* from = higher + at * HIGHER;
-        each<0, DEGREE>([&](auto r) INLINED { each<0, PLANES>([&](auto p) INLINED { x.higher[r].plane[p] = from[r * PLANES + p]; }); });
+        each<0, DEGREE>([&](auto r) INLINED {
+            each<0, PLANES>([&](auto p) INLINED { x.higher[r].plane[p] = from[r * PLANES + p]; });
+        });
         return x;
     }
 
     INLINE void set(std::ptrdiff_t at, const Jet& x) const {
         constant[at] = x.constant;
         Lanes* to = higher + at * HIGHER;
-        each<0, DEGREE>([&](auto r) INLINED { each<0, PLANES>([&](auto p) INLINED { to[r * PLANES + p] = x.higher[r].plane[p]; }); });
+        each<0, DEGREE>([&](auto r) INLINED {
+            each<0, PLANES>([&](auto p) INLINED { to[r * PLANES + p] = x.higher[r].plane[p]; });
+        });
     }
 
     INLINE Jets operator+(std::ptrdiff_t by) const { return {constant + by, higher + by * HIGHER}; }
@@ -200,8 +209,8 @@ struct Line {
     INLINE Line operator+(std::ptrdiff_t by) const { return {from + by * stride, stride}; }
 };
 
-// Inner products of `count` lines with one, handed on one by one. As long as registers hold them, two are in flight: what
-// is loaded of `y` is used twice, and a multiplication need not wait for the one before.
+// Inner products of `count` lines with one, handed on one by one. As long as registers hold them, two are in flight:
+// what is loaded of `y` is used twice, and a multiplication need not wait for the one before.
 template <class LineOf, class Take>
 INLINE void dots(int count, const LineOf& x, const Line& y, int length, const Take& take) {
     constexpr bool PAIRS = HIGHER <= 6;

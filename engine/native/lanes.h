@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -62,25 +63,25 @@ INLINE Lanes exponential(Lanes x) {
     constexpr Real TURN = SINGLE ? 0x1.62e4p-1 : 0x1.62e42fefa38p-1;  // ln 2 in few digits, and what they leave out
     constexpr Real TURN_REST = SINGLE ? 1.42860682030941723e-6 : 5.49792301870837115e-14;
     constexpr int MANTISSA = SINGLE ? 23 : 52, BIAS = SINGLE ? 127 : 1023, TERMS = SINGLE ? 7 : 13;
-    x = x < LEAST ? LEAST - (x - x) : x;  // the difference keeps what isn't a number
-    x = x > MOST ? MOST - (x - x) : x;
+    x = x < LEAST ? Lanes{} + LEAST : x;
+    x = x > MOST ? Lanes{} + MOST : x;
     const Lanes turns = (x * PER_TURN + ROUNDING) - ROUNDING;
     const Lanes rest = (x - turns * TURN) - turns * TURN_REST;
     Lanes sum = rest * 0 + Real(1);
     each<0, TERMS>([&](auto k) INLINED { sum = sum * rest / Real(TERMS - k) + Real(1); });
     const Wholes power = (__builtin_convertvector(turns, Wholes) + BIAS) << MANTISSA;
-    return sum * reinterpret_cast<const Lanes&>(power);
+    return sum * std::bit_cast<Lanes>(power);
 }
 
 // Chebyshev coefficients of log(erfc(z)·exp(z²) / t) over 2t - 1, t = 2 / (2 + z), computed in 40 digits.
 constexpr double COMPLEMENT[] = {
-    -1.30265371978170943,      0.64196979235649026,       0.0194764732041858363,     -0.00956151478680863164,
-    -0.000946595344482036866,  0.000366839497852761452,   0.0000425233248069077716,  -0.0000202785781125342432,
-    -1.62429000464702551e-6,   1.3036558355805232e-6,     1.56264417220661432e-8,    -8.52380959149265425e-8,
-    6.5290544390988515e-9,     5.05934349555146894e-9,    -9.91364156493033087e-10,  -2.27365122293183586e-10,
-    9.6467911020155268e-11,    2.39403808303911474e-12,   -6.8860275264975534e-12,   8.94487927309072572e-13,
-    3.13092139934295808e-13,   -1.12708223613672524e-13,  3.81090525518923206e-16,   7.10609761360923699e-15,
-    -1.5230282014571043e-15,   -9.457494571291234e-17,    1.21023718922427899e-16,   -2.81666308774717697e-17,
+    -1.30265371978170943,     0.64196979235649026,      0.0194764732041858363,    -0.00956151478680863164,
+    -0.000946595344482036866, 0.000366839497852761452,  0.0000425233248069077716, -0.0000202785781125342432,
+    -1.62429000464702551e-6,  1.3036558355805232e-6,    1.56264417220661432e-8,   -8.52380959149265425e-8,
+    6.5290544390988515e-9,    5.05934349555146894e-9,   -9.91364156493033087e-10, -2.27365122293183586e-10,
+    9.6467911020155268e-11,   2.39403808303911474e-12,  -6.8860275264975534e-12,  8.94487927309072572e-13,
+    3.13092139934295808e-13,  -1.12708223613672524e-13, 3.81090525518923206e-16,  7.10609761360923699e-15,
+    -1.5230282014571043e-15,  -9.457494571291234e-17,   1.21023718922427899e-16,  -2.81666308774717697e-17,
 };
 
 INLINE Lanes error_function(Lanes x) {

@@ -43,24 +43,40 @@ class Arena {
 
 // ---- Linear maps: y = x Wᵀ for W of [outputs, inputs], over the first rows of x ----
 
+// Inner products of two rows of x with every line of the weight: the rows stay in the nearest cache, and what is loaded
+// of the weight is used twice.
+template <class LineOf, class Take>
+INLINE void products(const Matrix& x, int rows, int count, const LineOf& line, int length, const Take& take) {
+    for (int t = 0; t < rows; t += 2)
+        for (int o = 0; o < count; ++o)
+            dots(
+                std::min(2, rows - t), [&](int n) INLINED { return x.row(t + n); }, line(o), length,
+                [&](int n, const Jet& sum) INLINED { take(t + n, o, sum); });
+}
+
 inline void linear(const Matrix& x, const Matrix& weight, const Matrix& y, int rows) {
-    for (int o = 0; o < weight.rows; ++o)
-        dots(rows, [&](int t) INLINED { return x.row(t); }, weight.row(o), weight.columns,
-             [&](int t, const Jet& sum) INLINED { y.set(t, o, sum); });
+    products(
+        x, rows, weight.rows, [&](int o) INLINED { return weight.row(o); }, weight.columns,
+        [&](int t, int o, const Jet& sum) INLINED { y.set(t, o, sum); });
+}
+
+inline void add_linear(const Matrix& x, const Matrix& weight, const Matrix& y, int rows) {
+    products(
+        x, rows, weight.rows, [&](int o) INLINED { return weight.row(o); }, weight.columns,
+        [&](int t, int o, const Jet& sum) INLINED { y.add(t, o, sum); });
 }
 
 // dx = dy W
 inline void linear_pullback(const Matrix& dy, const Matrix& weight, const Matrix& dx, int rows) {
-    for (int i = 0; i < weight.columns; ++i)
-        dots(rows, [&](int t) INLINED { return dy.row(t); }, weight.column(i), weight.rows,
-             [&](int t, const Jet& sum) INLINED { dx.set(t, i, sum); });
+    products(
+        dy, rows, weight.columns, [&](int i) INLINED { return weight.column(i); }, weight.rows,
+        [&](int t, int i, const Jet& sum) INLINED { dx.set(t, i, sum); });
 }
 
-// dx += dy W
 inline void add_linear_pullback(const Matrix& dy, const Matrix& weight, const Matrix& dx, int rows) {
-    for (int i = 0; i < weight.columns; ++i)
-        dots(rows, [&](int t) INLINED { return dy.row(t); }, weight.column(i), weight.rows,
-             [&](int t, const Jet& sum) INLINED { dx.add(t, i, sum); });
+    products(
+        dy, rows, weight.columns, [&](int i) INLINED { return weight.column(i); }, weight.rows,
+        [&](int t, int i, const Jet& sum) INLINED { dx.add(t, i, sum); });
 }
 
 // ---- Adam: θ -= rate · m / sqrt(second_correction · v + epsilon) ----
@@ -87,8 +103,9 @@ struct Weight {
     // With the gradient dyᵀ x of a linear map, over the first rows of both.
     void update(const Matrix& dy, const Matrix& x, int rows, const Rates& rates) const {
         for (int o = 0; o < value.rows; ++o)
-            dots(value.columns, [&](int i) INLINED { return x.column(i); }, dy.column(o), rows,
-                 [&](int i, const Jet& sum) INLINED { update(std::ptrdiff_t(o) * value.columns + i, sum, rates); });
+            dots(
+                value.columns, [&](int i) INLINED { return x.column(i); }, dy.column(o), rows,
+                [&](int i, const Jet& sum) INLINED { update(std::ptrdiff_t(o) * value.columns + i, sum, rates); });
     }
 
   private:
@@ -127,7 +144,8 @@ INLINE void rmsnorm_pullback(const Matrix& y, const Jets& factor, const Matrix& 
     }
 }
 
-// ---- Softmax of the first `count` of a line, in place; the shift by the largest constant term is itself a constant ----
+// ---- Softmax of the first `count` of a line, in place; the shift by the largest constant term is itself a constant
+// ----
 
 inline void softmax(const Line& x, int count) {
     Constant largest = x[0].constant;

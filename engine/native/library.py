@@ -12,6 +12,7 @@ import ctypes
 import functools
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import tempfile
@@ -96,11 +97,11 @@ def library(dtype: torch.dtype, degree: int, planes: int) -> Library | None:
 @functools.cache
 def compiler() -> str | None:
     """Name of the C++ compiler that is used, None where there is none that works; said once, in the log."""
-    found = next((name for name in _COMPILERS if shutil.which(name)), None)
-    if found is None or _target(found) is None:
-        logger.warning("No C++ compiler is found (%s): sketches are built by torch, many times slower.", found or "g++")
-        return None
-    return found
+    for name in _COMPILERS:
+        if shutil.which(name) and _target(name) is not None:
+            return name
+    logger.warning("No C++ compiler that works is found (%s): torch does the work, many times slower.", _COMPILERS[0])
+    return None
 
 
 @functools.cache
@@ -110,42 +111,71 @@ def _library(dtype: torch.dtype, degree: int, planes: int) -> Library | None:
         return None
     macros = (f"-DREAL={_REALS[dtype]}", f"-DDEGREE={degree}", f"-DPLANES={planes}")
     try:
-        functions = ctypes.CDLL(str(_compiled(name, macros)))
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-        logger.warning("Compiling failed, so that torch does the work, many times slower: %s", reason)
+        functions, lanes = _loaded(name, macros)
+    except subprocess.CalledProcessError as error:
+        logger.warning("Compiling failed, so that torch does the work, many times slower: %s", error.stderr.strip())
         return None
-    return Library(dtype=dtype, degree=degree, planes=planes, lanes=functions.lanes(), _functions=functions)
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        logger.warning("There is no native code, so that torch does the work, many times slower: %s", error)
+        return None
+    return Library(dtype=dtype, degree=degree, planes=planes, lanes=lanes, _functions=functions)
 
 
-def _compiled(name: str, macros: tuple[str, ...]) -> Path:
-    """The shared library, compiled where it isn't in the cache."""
+def _loaded(name: str, macros: tuple[str, ...]) -> tuple[ctypes.CDLL, int]:
+    """The shared library and its lanes: from the cache, or compiled now.
+
+    What is kept and can't be loaded (damaged, or on a file system from which nothing is executed) is compiled anew.
+    """
     here = Path(__file__).parent
     content = hashlib.sha256(repr((name, _target(name), _FLAGS, macros)).encode())
     for source in _SOURCES:
         content.update((here / source).read_bytes())
-    place = _cache() / f"{content.hexdigest()[:32]}.so"
-    if not place.exists():
-        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".so.partial", delete=False) as partial:
-            command = [name, *_FLAGS, *macros, str(here / _SOURCES[-1]), "-o", partial.name]
+    kept = _cache() / f"{content.hexdigest()[:32]}.so"
+    if not (kept.exists() and _only_ours(kept)):
+        _compile(name, macros, kept)
+    try:
+        functions = ctypes.CDLL(str(kept))
+        return functions, functions.lanes()
+    except (OSError, AttributeError):
+        kept.unlink(missing_ok=True)
+        anew = Path(_temporary().name) / kept.name
+        _compile(name, macros, anew)
+        functions = ctypes.CDLL(str(anew))
+        return functions, functions.lanes()
+
+
+def _compile(name: str, macros: tuple[str, ...], place: Path) -> None:
+    """Compile the sources; the library gets its name once it is on disk, whoever else compiles the same."""
+    with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".so.partial", delete=False) as partial:
+        source = Path(__file__).parent / _SOURCES[-1]
         try:
+            command = [name, *_FLAGS, *macros, str(source), "-o", partial.name]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)  # noqa: S603
-            Path(partial.name).replace(place)  # whole or not there, whoever else compiles the same
+            with Path(partial.name).open("rb") as written:  # a linker makes the file anew
+                os.fsync(written.fileno())
+            Path(partial.name).replace(place)
         finally:
             Path(partial.name).unlink(missing_ok=True)
-    return place
 
 
 @functools.cache
 def _cache() -> Path:
-    """Where libraries are kept; where that can't be written, as in a container, they last as long as the process."""
+    """Where libraries are kept: a directory that nobody else may write. Else they last as long as the process."""
     place = Path(platformdirs.user_cache_dir("neverseen")) / "native"
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=place):
-            return place
+            if _only_ours(place):
+                return place
     except OSError:
-        return Path(_temporary().name)
+        pass
+    return Path(_temporary().name)
+
+
+def _only_ours(path: Path) -> bool:
+    """Whether nobody else can have written it: what is loaded from there runs as us."""
+    found = path.stat()
+    return found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 @functools.cache

@@ -5,6 +5,7 @@
 // where it begins.
 
 #include <memory>
+#include <new>
 #include <vector>
 #if defined(__SSE__)
 #include <immintrin.h>
@@ -85,8 +86,11 @@ struct Workspace {
 class Microgpt {
   public:
     Microgpt(const Shape& shape, const Parameters& parameters, Workspace& work)
-        : shape_(shape), size_(shape.width / shape.heads), root_(Real(1 / std::sqrt(double(size_)))),
-          parameters_(parameters), work_(work) {}
+        : shape_(shape),
+          size_(shape.width / shape.heads),
+          root_(Real(1 / std::sqrt(double(size_)))),
+          parameters_(parameters),
+          work_(work) {}
 
     // Probabilities of the next token at every position, [T, V], in `logits` of the workspace.
     void forward(const std::int32_t* inputs, int length) const {
@@ -101,7 +105,7 @@ class Microgpt {
             const Workspace::Block& kept = work_.blocks[layer];
             rmsnorm(work_.x, shape_.rmsnorm_epsilon, kept.normed1, kept.factor1, length);
             attention(weights, kept, length);
-            add_linear(kept.mixed, weights.wo.value, length);
+            add_linear(kept.mixed, weights.wo.value, work_.x, length);
             rmsnorm(work_.x, shape_.rmsnorm_epsilon, kept.normed2, kept.factor2, length);
             linear(kept.normed2, weights.fc1.value, kept.active, length);
             for (int t = 0; t < length; ++t)
@@ -111,7 +115,7 @@ class Microgpt {
                     kept.active.set(t, i, value);
                     kept.slope.set(t, i, slope);
                 }
-            add_linear(kept.active, weights.fc2.value, length);
+            add_linear(kept.active, weights.fc2.value, work_.x, length);
         }
         linear(work_.x, parameters_.lm_head.value, work_.logits, length);
         for (int t = 0; t < length; ++t) softmax(work_.logits.row(t), shape_.vocabulary);
@@ -147,18 +151,12 @@ class Microgpt {
             attention_backward(weights, kept, length, rates);
             rmsnorm_pullback(kept.normed1, kept.factor1, d_normed, length, add_to_dx);
         }
-        rmsnorm_pullback(work_.embedded, work_.factor, dx, length, [&](int t, int i, const Jet& d) INLINED { dx.set(t, i, d); });
+        rmsnorm_pullback(work_.embedded, work_.factor, dx, length,
+                         [&](int t, int i, const Jet& d) INLINED { dx.set(t, i, d); });
         embedding_update(inputs, length, rates);
     }
 
   private:
-    // x += y Wᵀ
-    void add_linear(const Matrix& y, const Matrix& weight, int length) const {
-        for (int o = 0; o < weight.rows; ++o)
-            dots(length, [&](int t) INLINED { return y.row(t); }, weight.row(o), weight.columns,
-                 [&](int t, const Jet& sum) INLINED { work_.x.add(t, o, sum); });
-    }
-
     // From normed1 to mixed, all heads side by side.
     void attention(const Parameters::Block& weights, const Workspace::Block& kept, int length) const {
         linear(kept.normed1, weights.wq.value, kept.q, length);
@@ -169,11 +167,13 @@ class Microgpt {
         for (int head = 0, from = 0; head < shape_.heads; ++head, from += size_)
             for (int t = 0; t < length; ++t) {
                 const Line scores = kept.attention.row(head * shape_.context + t);
-                dots(t + 1, [&](int u) INLINED { return kept.k.row(u) + from; }, kept.q.row(t) + from, size_,
-                     [&](int u, const Jet& sum) INLINED { scores.set(u, sum); });
+                dots(
+                    t + 1, [&](int u) INLINED { return kept.k.row(u) + from; }, kept.q.row(t) + from, size_,
+                    [&](int u, const Jet& sum) INLINED { scores.set(u, sum); });
                 softmax(scores, t + 1);
-                dots(size_, [&](int i) INLINED { return kept.v.column(from + i); }, scores, t + 1,
-                     [&](int i, const Jet& sum) INLINED { kept.mixed.set(t, from + i, sum); });
+                dots(
+                    size_, [&](int i) INLINED { return kept.v.column(from + i); }, scores, t + 1,
+                    [&](int i, const Jet& sum) INLINED { kept.mixed.set(t, from + i, sum); });
             }
     }
 
@@ -186,17 +186,21 @@ class Microgpt {
         for (int head = 0, from = 0; head < shape_.heads; ++head, from += size_) {
             const Matrix probabilities{kept.attention.row(head * shape_.context).from, length, shape_.context};
             for (int t = 0; t < length; ++t) {
-                dots(t + 1, [&](int u) INLINED { return kept.v.row(u) + from; }, d_mixed.row(t) + from, size_,
-                     [&](int u, const Jet& sum) INLINED { d_scores.set(t, u, sum); });
+                dots(
+                    t + 1, [&](int u) INLINED { return kept.v.row(u) + from; }, d_mixed.row(t) + from, size_,
+                    [&](int u, const Jet& sum) INLINED { d_scores.set(t, u, sum); });
                 softmax_pullback(probabilities.row(t), d_scores.row(t), t + 1);
-                dots(size_, [&](int i) INLINED { return kept.k.column(from + i); }, d_scores.row(t), t + 1,
-                     [&](int i, const Jet& sum) INLINED { work_.dq.set(t, from + i, sum * root_); });
+                dots(
+                    size_, [&](int i) INLINED { return kept.k.column(from + i); }, d_scores.row(t), t + 1,
+                    [&](int i, const Jet& sum) INLINED { work_.dq.set(t, from + i, sum * root_); });
             }
             for (int u = 0; u < length; ++u) {
-                dots(size_, [&](int i) INLINED { return kept.q.column(from + i) + u; }, d_scores.column(u) + u, length - u,
-                     [&](int i, const Jet& sum) INLINED { work_.dk.set(u, from + i, sum); });
-                dots(size_, [&](int i) INLINED { return d_mixed.column(from + i) + u; }, probabilities.column(u) + u,
-                     length - u, [&](int i, const Jet& sum) INLINED { work_.dv.set(u, from + i, sum); });
+                dots(
+                    size_, [&](int i) INLINED { return kept.q.column(from + i) + u; }, d_scores.column(u) + u,
+                    length - u, [&](int i, const Jet& sum) INLINED { work_.dk.set(u, from + i, sum); });
+                dots(
+                    size_, [&](int i) INLINED { return d_mixed.column(from + i) + u; }, probabilities.column(u) + u,
+                    length - u, [&](int i, const Jet& sum) INLINED { work_.dv.set(u, from + i, sum); });
             }
         }
         linear_pullback(work_.dq, weights.wq.value, d_normed, length);
@@ -235,8 +239,8 @@ class Microgpt {
     }
 
     const Shape& shape_;
-    const int size_;    // of a head
-    const Real root_;   // 1 / sqrt(size)
+    const int size_;   // of a head
+    const Real root_;  // 1 / sqrt(size)
     const Parameters& parameters_;
     Workspace& work_;
 };
@@ -260,17 +264,20 @@ class NoDenormals {
 template <class Of>
 Jet weight_of(const Lanes* weights, std::int32_t unit) {
     Jet weight;
+    Of& constant = weight.constant;
     if constexpr (std::is_same_v<Of, Lanes>) {
-        weight.constant = weights[unit];
+        constant = weights[unit];
     } else {
-        weight.constant = Real(1);
+        constant = Real(1);
         each<0, PLANES>([&](auto p) INLINED { weight.higher[0].plane[p] = -weights[unit * PLANES + p]; });
     }
     return weight;
 }
 
 std::unique_ptr<void, decltype(&std::free)> allocate(std::size_t bytes) {
-    return {std::aligned_alloc(VECTOR_BYTES, bytes), &std::free};
+    void* memory = std::aligned_alloc(VECTOR_BYTES, bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+    return {memory, &std::free};
 }
 
 std::size_t workspace_bytes(const Shape& shape) {
@@ -285,9 +292,6 @@ extern "C" {
 
 // Directions, or models, of a group.
 int lanes() { return LANES; }
-
-// Bytes of the working memory that a call needs beside its arguments.
-std::size_t working_bytes(const Shape* shape) { return workspace_bytes(*shape); }
 
 // Train over some steps of the schedule.
 //
@@ -304,22 +308,25 @@ int train(const Shape* shape, int steps, const std::int32_t* lengths, const std:
           const std::int32_t* targets, const std::int32_t* units, const Lanes* weights, const double* rates,
           Constant* values, Lanes* higher_values, Constant* first, Lanes* higher_first, Constant* second,
           Lanes* higher_second) {
-    const NoDenormals no_denormals;
-    const auto memory = allocate(workspace_bytes(*shape));
-    if (memory == nullptr) return 1;
-    Arena arena(memory.get());
-    Workspace work(*shape, arena);
-    const Parameters parameters(*shape, {values, higher_values}, {first, higher_first}, {second, higher_second});
-    const Microgpt model(*shape, parameters, work);
-    for (int step = 0; step < steps; ++step) {
-        const Jet weight = weight_of<Constant>(weights, units[step]);
-        const double* now = rates + 5 * step;
-        const Rates of_step{Real(now[0]), Real(now[1]), Real(now[2]), Real(now[3]), Real(now[4])};
-        const std::ptrdiff_t at = std::ptrdiff_t(step) * shape->context;
-        model.forward(inputs + at, lengths[step]);
-        model.backward(inputs + at, targets + at, lengths[step], weight, of_step);
+    try {
+        const NoDenormals no_denormals;
+        const auto memory = allocate(workspace_bytes(*shape));
+        Arena arena(memory.get());
+        Workspace work(*shape, arena);
+        const Parameters parameters(*shape, {values, higher_values}, {first, higher_first}, {second, higher_second});
+        const Microgpt model(*shape, parameters, work);
+        for (int step = 0; step < steps; ++step) {
+            const Jet weight = weight_of<Constant>(weights, units[step]);
+            const double* now = rates + 5 * step;
+            const Rates of_step{Real(now[0]), Real(now[1]), Real(now[2]), Real(now[3]), Real(now[4])};
+            const std::ptrdiff_t at = std::ptrdiff_t(step) * shape->context;
+            model.forward(inputs + at, lengths[step]);
+            model.backward(inputs + at, targets + at, lengths[step], weight, of_step);
+        }
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
     }
-    return 0;
 }
 
 // Probabilities of chosen next tokens of some texts, for some groups that lie one behind the other.
@@ -327,33 +334,36 @@ int train(const Shape* shape, int steps, const std::int32_t* lengths, const std:
 //   lengths, inputs             of the texts, [texts], and [texts, context]
 //   counts                      targets of the texts, [texts]; N in all
 //   positions, tokens           of all targets, one text's after the other's, [N]
-//   values, higher_values       as of train; plain models' constants, and all higher coefficients, have [groups] in front
-//   found, higher_found         where the jets of the targets' probabilities go: the same with N in place of P
+//   values, higher_values       as of train; plain models' constants, and all higher coefficients, have [groups] in
+//   front found, higher_found         where the jets of the targets' probabilities go: the same with N in place of P
 //
 // Returns 0, or 1 where memory is short.
 int measure(const Shape* shape, int groups, int texts, const std::int32_t* lengths, const std::int32_t* inputs,
             const std::int32_t* counts, const std::int32_t* positions, const std::int32_t* tokens, Constant* values,
             Lanes* higher_values, Constant* found, Lanes* higher_found) {
-    const NoDenormals no_denormals;
-    const auto memory = allocate(workspace_bytes(*shape));
-    if (memory == nullptr) return 1;
-    Arena arena(memory.get());
-    Workspace work(*shape, arena);
-    constexpr bool SHARED = DEGREE > 0;  // constant terms
-    std::ptrdiff_t targets = 0;
-    for (int text = 0; text < texts; ++text) targets += counts[text];
-    for (int group = 0; group < groups; ++group) {
-        const std::ptrdiff_t at = group * parameter_count(*shape), to = group * targets;
-        const Jets group_values{SHARED ? values : values + at, higher_values + at * HIGHER};
-        const Parameters parameters(*shape, group_values, {nullptr, nullptr}, {nullptr, nullptr});
-        const Microgpt model(*shape, parameters, work);
-        const Jets group_found{SHARED ? found : found + to, higher_found + to * HIGHER};
-        for (int text = 0, n = 0; text < texts; ++text) {
-            model.forward(inputs + std::ptrdiff_t(text) * shape->context, lengths[text]);
-            for (const int last = n + counts[text]; n < last; ++n)
-                group_found.set(n, work.logits.at(positions[n], tokens[n]));
+    try {
+        const NoDenormals no_denormals;
+        const auto memory = allocate(workspace_bytes(*shape));
+        Arena arena(memory.get());
+        Workspace work(*shape, arena);
+        constexpr bool SHARED = DEGREE > 0;  // constant terms
+        std::ptrdiff_t targets = 0;
+        for (int text = 0; text < texts; ++text) targets += counts[text];
+        for (int group = 0; group < groups; ++group) {
+            const std::ptrdiff_t at = group * parameter_count(*shape), to = group * targets;
+            const Jets group_values{SHARED ? values : values + at, higher_values + at * HIGHER};
+            const Parameters parameters(*shape, group_values, {nullptr, nullptr}, {nullptr, nullptr});
+            const Microgpt model(*shape, parameters, work);
+            const Jets group_found{SHARED ? found : found + to, higher_found + to * HIGHER};
+            for (int text = 0, n = 0; text < texts; ++text) {
+                model.forward(inputs + std::ptrdiff_t(text) * shape->context, lengths[text]);
+                for (const int last = n + counts[text]; n < last; ++n)
+                    group_found.set(n, work.logits.at(positions[n], tokens[n]));
+            }
         }
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
     }
-    return 0;
 }
 }

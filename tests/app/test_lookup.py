@@ -194,6 +194,36 @@ def test_memory_resolves_and_refuses_as_the_database_does(
         assert outcome(catalog.resolve_named, held, delete) == outcome(catalog.resolve_units, session, dataset, delete)
 
 
+# What is quick
+
+
+@pytest.mark.usefixtures("sketch")
+def test_only_what_was_found_before_is_remembered_and_it_is_the_same(
+    looking: Lookup, elsewhere: Database, settings: Settings, artifact: Artifact
+) -> None:
+    for delete in (BySubset("has-x"), ByDocuments([0, 2])):
+        assert looking.remembered("tiny", None, delete) is None
+        found = looking.find("tiny", None, delete)
+        assert looking.remembered("tiny", None, delete) == found
+    assert looking.remembered("nobody", None, ByDocuments([0])) is None
+    assert looking.remembered("tiny", 7, ByDocuments([0])) is None
+    register_another(elsewhere, settings, artifact)
+    assert looking.remembered("tiny", None, ByDocuments([0])) is None  # another version, which nobody asked for yet
+    assert looking.find("tiny", None, ByDocuments([0])).version.number == 2
+
+
+@pytest.mark.usefixtures("sketch")
+def test_a_reader_that_is_busy_or_not_connected_keeps_nobody_waiting(database: Database) -> None:
+    reader = KeptReader(database)
+    asked = (catalog.CURRENT_STANDING, {"sketch": "tiny"})
+    assert reader.row(*asked, connect=False) is None
+    assert reader.row(*asked) == reader.row(*asked, connect=False) == (1, "ready")
+    with reader._lock:  # noqa: SLF001 - as while another thread tries to connect
+        assert reader.row(*asked) is None
+    assert reader.row(*asked) == (1, "ready")
+    reader.close()
+
+
 # The connection that is kept
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -113,6 +114,31 @@ def test_many_measurements_are_answered_as_few_are(client: TestClient) -> None:
     for _ in range(2):  # new, then known
         together = ask(client, measurements=measurements)["predictions"]
         assert together == [ask(client, measurements=[one])["predictions"][0] for one in measurements]
+
+
+LITTLE: dict[str, Any] = {"sketch": "s", "delete": {"documents": [0]}, "measurements": [{"kind": "loss", "text": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "little"),
+    [
+        ({}, True),
+        ({"measurements": LITTLE["measurements"] * 4}, True),
+        ({"measurements": LITTLE["measurements"] * 5}, False),
+        ({"measurements": LITTLE["measurements"] * 2, "downweight": [0.5, 1.0]}, True),
+        ({"downweight": [number / 10 for number in range(1, 11)]}, False),
+        ({"measurements": [{"kind": "next_token", "prompt": "a"}]}, True),
+        ({"measurements": [{"kind": "next_token", "prompt": "a"}] * 2}, False),
+        ({"delete": {"documents": list(range(250))}}, True),
+        ({"delete": {"documents": list(range(251))}}, False),
+        ({"delete": {"units": [str(number) for number in range(251)]}}, False),
+    ],
+)
+def test_a_question_that_asks_for_much_is_no_quick_one(change: dict[str, Any], little: bool) -> None:
+    from app.routes.predict import _little_is_asked
+    from app.schemas.predict import PredictRequest
+
+    assert _little_is_asked(PredictRequest.model_validate(LITTLE | change)) is little
 
 
 def test_loading_is_logged_with_size_and_time(

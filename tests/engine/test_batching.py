@@ -111,3 +111,39 @@ def test_what_the_cache_does_not_keep_is_answered_all_the_same() -> None:
     asked = batches(lambda keys: [key * 9 for key in keys], budget=3)
     assert asked.get(["a"]) == ["aaaaaaaaa"]
     assert asked.get(["a"]) == ["aaaaaaaaa"]
+
+
+def test_what_can_not_be_kept_is_an_error_for_all_who_waited() -> None:
+    def size(value: str) -> int:
+        raise ValueError(value)
+
+    asked = Batches(ByteCache[str, str](100, size=size), lambda keys: keys, wait_seconds=0.5)
+    errors: list[str] = []
+
+    def ask(number: int) -> None:
+        with pytest.raises(ValueError, match="own") as error:
+            asked.get([f"own {number}"])
+        errors.append(str(error.value))
+
+    together(3, ask)
+    assert len(errors) == 3
+    assert not asked._promised  # noqa: SLF001
+
+
+def test_what_was_made_just_now_is_not_made_again_nor_promised_twice() -> None:
+    """Many threads ask for few keys again and again, from a cache that keeps nothing for long."""
+    asked = batches(lambda keys: [key.upper() for key in keys], budget=2, wait_seconds=0)
+
+    def ask(number: int) -> None:
+        for turn in range(300):
+            keys = [chr(ord("a") + (number + turn + step) % 5) for step in range(3)]
+            assert asked.get(keys) == [key.upper() for key in keys]
+
+    failed: list[BaseException] = []
+    before = threading.excepthook
+    threading.excepthook = lambda args: failed.append(args.exc_value or RuntimeError())
+    try:
+        together(6, ask)
+    finally:
+        threading.excepthook = before
+    assert not failed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,8 +268,20 @@ def test_without_a_compiler_torch_builds_and_it_is_said_once(
         assert not build(documents, configuration, tmp_path / "a").manifest.plan.execution.native
         assert not build(documents, configuration, tmp_path / "b").manifest.plan.execution.native
     assert [record.message for record in caplog.records] == [
-        "No C++ compiler is found (g++): sketches are built by torch, many times slower."
+        "No C++ compiler that works is found (g++): torch does the work, many times slower."
     ]
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_compiler_that_does_not_work_gives_way_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = compiling.compiler()
+    if works is None:
+        pytest.skip("no C++ compiler is found")
+    compiling.compiler.cache_clear()
+    (tmp_path / "broken").symlink_to("/bin/false")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(compiling, "_COMPILERS", ("broken", works))
+    assert compiling.compiler() == works
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -297,6 +311,52 @@ def test_compiled_code_is_kept_and_found_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(subprocess, "run", run)
     native_code(torch.float32, 1, 1)
     assert [kept] == list(kept.parent.iterdir())
+
+
+LOADING = """
+import torch
+from engine.native.library import library
+print(library(torch.float32, 1, 1).lanes)
+"""
+
+
+def test_kept_code_that_is_damaged_is_compiled_anew(tmp_path: Path) -> None:
+    """In processes of their own, since what a process has loaded it doesn't look at again."""
+    native_code(torch.float32, 1, 1)
+
+    def load() -> str:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", LOADING], env=environment, capture_output=True, text=True, check=True
+        )
+        assert not done.stderr
+        return done.stdout
+
+    lanes = load()
+    [kept] = (tmp_path / "neverseen" / "native").iterdir()
+    kept.write_bytes(b"")
+    assert load() == lanes
+    assert not kept.exists()
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("what", ["directory", "file"])
+def test_code_that_others_could_have_written_is_not_loaded(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
+    native_code(torch.float32, 1, 1)
+    [kept] = (tmp_path / "neverseen" / "native").iterdir()
+    before = kept.stat().st_mtime_ns
+    (kept if what == "file" else kept.parent).chmod(0o777)
+    for function in (compiling._library, compiling._cache):  # noqa: SLF001
+        function.cache_clear()
+    assert native_code(torch.float32, 1, 1).lanes > 0
+    if what == "file":
+        assert kept.stat().st_mtime_ns != before  # compiled anew, in its place
+        assert kept.stat().st_mode & 0o022 == 0
+    else:
+        assert compiling._cache() != kept.parent  # noqa: SLF001
 
 
 @pytest.mark.usefixtures("forgetful")
