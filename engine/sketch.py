@@ -133,8 +133,9 @@ def execution(configuration: SketchConfiguration, device: torch.device, work: in
 
 def code_for(configuration: SketchConfiguration, *, planes: int) -> Code | None:
     """Native code for a configuration's directions (two planes) or axes (one), None where there is none."""
+    parameters = configuration.model.parameter_count
     plain = library(configuration.torch_dtype, 0, 1)
-    jets = library(configuration.torch_dtype, configuration.degree, planes)
+    jets = library(configuration.torch_dtype, configuration.degree, planes, parameters=parameters)
     return None if plain is None or jets is None else Code(plain=plain, jets=jets)
 
 

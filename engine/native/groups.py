@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -244,6 +245,11 @@ class Packed:
         """What they occupy."""
         return self.constant.nbytes + self.higher.nbytes
 
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """Threads beside the caller's; they are kept, since starting one takes as long as a part of the work."""
+        return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="measure")
+
     def rows(self, which: Sequence[int] | None = None, *, order: int = 0, plane: int = 0) -> Tensor:
         """What `put` filled in, of all or of some directions or plain models: [n, P]."""
         whole = self.constant if order == 0 else self.higher[:, :, order - 1, plane]
@@ -289,11 +295,16 @@ class Packed:
                 higher[start:stop],
             )
 
-        if parts == 1:
-            measure(0)
-        else:
-            with ThreadPoolExecutor(min(parts, self.threads)) as pool:
-                list(pool.map(measure, range(parts)))
+        remaining = iter(range(parts))
+
+        def work() -> None:
+            for number in remaining:  # each part is one thread's, whichever comes first
+                measure(number)
+
+        others = [self._pool.submit(work) for _ in range(min(parts, self.threads) - 1)]
+        work()
+        for other in others:
+            other.result()
         found = constant[0] if shared else constant.transpose(1, 2).reshape(-1, total)[: self.count]
         planes = higher.permute(2, 3, 0, 4, 1).reshape(code.degree, code.planes, groups * code.lanes, total)
         return [

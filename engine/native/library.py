@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import Final
 
 import platformdirs
 import torch
+
+from engine.threads import cores
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ _SOURCES: Final = ("lanes.h", "jet.h", "layers.h", "microgpt.cpp")
 _COMPILERS: Final = ("g++", "clang++", "c++")
 _FLAGS: Final = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _REALS: Final = {torch.float32: "float", torch.float64: "double"}
+_VECTOR_BYTES: Final = {"__AVX512F__": 64, "__AVX__": 32, "__STDC_HOSTED__": 16}  # by a macro of those that have them
+_NARROWEST: Final = 32
 _SECONDS: Final = 300
 _LOCK: Final = threading.Lock()
 
@@ -82,16 +87,25 @@ class Library:
             raise MemoryError(f"There is too little memory to {name} a group.")
 
 
-def library(dtype: torch.dtype, degree: int, planes: int) -> Library | None:
+def library(dtype: torch.dtype, degree: int, planes: int, *, parameters: int = 0) -> Library | None:
     """The code for jets of a degree and a number of planes, or None where it can't be had; tried once a process.
 
     Args:
         dtype: float32 or float64.
         degree: S; 0 for plain models.
         planes: 2 for complex coefficients, 1 for real ones; 1 for plain models.
+        parameters: P of the model, where it is to be trained: groups are narrower where their jets of parameters and
+            moments would not stay in the processor's shared cache.
     """
+    name = compiler()
+    if name is None or degree > HIGHEST_DEGREE:
+        return None
+    vector_bytes = next(size for macro, size in _VECTOR_BYTES.items() if f"#define {macro} 1" in (_target(name) or ""))
+    state = 3 * parameters * degree * planes * vector_bytes * cores()
+    if state > _shared_cache_bytes() // 2 and vector_bytes > _NARROWEST:
+        vector_bytes //= 2
     with _LOCK:  # one compilation at a time, and each once
-        return _library(dtype, degree, planes)
+        return _library(name, dtype, degree, planes, vector_bytes)
 
 
 @functools.cache
@@ -105,11 +119,13 @@ def compiler() -> str | None:
 
 
 @functools.cache
-def _library(dtype: torch.dtype, degree: int, planes: int) -> Library | None:
-    name = compiler()
-    if name is None or degree > HIGHEST_DEGREE:
-        return None
-    macros = (f"-DREAL={_REALS[dtype]}", f"-DDEGREE={degree}", f"-DPLANES={planes}")
+def _library(name: str, dtype: torch.dtype, degree: int, planes: int, vector_bytes: int) -> Library | None:
+    macros = (
+        f"-DREAL={_REALS[dtype]}",
+        f"-DDEGREE={degree}",
+        f"-DPLANES={planes}",
+        f"-DVECTOR_BYTES={vector_bytes}",
+    )
     try:
         functions, lanes = _loaded(name, macros)
     except subprocess.CalledProcessError as error:
@@ -191,6 +207,14 @@ def _target(name: str) -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _shared_cache_bytes() -> int:
+    """Of the last level of the processor's caches, so many that all fits where the system doesn't tell."""
+    try:
+        return os.sysconf("SC_LEVEL3_CACHE_SIZE") or sys.maxsize
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def _passed(argument: ctypes.Structure | int | torch.Tensor) -> object:

@@ -124,6 +124,22 @@ def test_a_direction_does_not_depend_on_the_others_of_its_group(
         assert torch.equal(alone[:, :, 0], together[:, :, number])
 
 
+def test_narrower_groups_give_the_same_directions(
+    configuration: SketchConfiguration, documents: Documents, steps: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = Schedule.of(configuration.model, configuration.training, steps, torch.float64)
+    chosen = rows("directions", documents.unit_count, 9)
+    wide = code_for(configuration, planes=2)
+    monkeypatch.setattr(compiling, "_shared_cache_bytes", lambda: 1)
+    narrow = code_for(configuration, planes=2)
+    assert wide is not None
+    assert narrow is not None
+    assert narrow.jets.lanes in {wide.jets.lanes // 2, 4}
+    torch.testing.assert_close(
+        train_directions(narrow, arrays, chosen), train_directions(wide, arrays, chosen), rtol=1e-11, atol=1e-16
+    )
+
+
 def test_axes_that_skip_steps_before_their_first_visit_are_those_that_do_not(
     configuration: SketchConfiguration, documents: Documents, steps: list[Step]
 ) -> None:
