@@ -202,4 +202,5 @@ class Predictor:
             raise ArtifactError(
                 f"it takes {sketch.size_bytes:,} bytes, and NEVERSEEN_RESIDENT_BYTES allows {self._resident_bytes:,}."
             )
+        sketch.warm()
         return sketch

@@ -135,6 +135,10 @@ class ResidentSketch:
         [prepared] = self._prepared(self._current(), [measurement])
         return prepared
 
+    def warm(self) -> None:
+        """Make now what the first question would wait for: all that measurements share. By measuring something."""
+        prepare([Measurement(kind="next_token")], self.frame)  # of an empty prompt, which any sketch can tell
+
     def knows(self, measurements: Sequence[Measurement]) -> bool:
         """Whether all of them were measured already, so that an answer takes no time; it never waits."""
         stamp = supplements.stamp(self.artifact)

@@ -1,8 +1,8 @@
 // A vector register's worth of numbers, and functions of them.
 //
-// REAL, VECTOR_BYTES and, for what is built on this, DEGREE and PLANES are macros: constant bounds let loops be unrolled
-// and keep everything in registers. Exponential and error function of vectors are here since compilers take one number
-// after the other to the library, which would be most of the time of training plain models.
+// REAL, VECTOR_BYTES and, for what is built on this, DEGREE and PLANES are macros: constant bounds let loops be
+// unrolled and keep everything in registers. Exponential and error function of vectors are here since compilers take
+// one number after the other to the library, which would be most of the time of training plain models.
 
 #pragma once
 
