@@ -46,6 +46,7 @@ from engine.workers import train_blocks, worker_count
 
 TEXT = "alexandra"
 DELETED = 50
+DELETED_UNITS = (2, 20, 200, 900)
 PLAIN_STEPS = 100
 PLAIN_INFERENCES = 50
 SOME_DOCUMENTS = 200
@@ -257,20 +258,10 @@ def _answers(folder: Path, documents: Documents, scale: Scale) -> Iterator[Figur
             for _ in range(PLAIN_INFERENCES):
                 plain.logits(model, initial, step.inputs).log_softmax(-1)
 
-    def asker(sketch: ResidentSketch) -> Callable[[], None]:
-        generator = random.Random(1)
-        questions = [generator.sample(range(documents.unit_count), DELETED) for _ in range(PLAIN_INFERENCES)]
-
-        def ask() -> None:
-            for units in questions:
-                sketch.predict([measurement], units, Question())
-
-        return ask
-
     jobs: dict[str, Callable[[], object]] = {"plain": infer}
     for name, sketch in sketches.items():
         jobs[f"new {name}"] = lambda sketch=sketch: prepare([measurement], sketch.frame)  # type: ignore[misc]
-        jobs[f"known {name}"] = asker(sketch)
+        jobs[f"known {name}"] = _asker(sketch, DELETED)
     jobs["retrain"] = _retrainer(documents, sketches["axes"].configuration, initial, device)
     seconds = _medians(jobs, max(scale.rounds, 5), device)
     plainly = seconds["plain"] / PLAIN_INFERENCES
@@ -292,6 +283,27 @@ def _answers(folder: Path, documents: Documents, scale: Scale) -> Iterator[Figur
         yield Figure(name=what, value=1e3 * known, unit="ms", target=0.3)
         ratio = known / seconds["retrain"]
         yield Figure(name=f"… {name}", value=1e3 * known, unit="ms", yardstick="retrain", ratio=ratio, target=1 / 500)
+    yield from _deleted_units(sketches["axes"], scale)
+
+
+def _asker(sketch: ResidentSketch, deleted: int) -> Callable[[], None]:
+    """Asks for a measurement again and again, each time without another set of so many units."""
+    generator = random.Random(1)
+    questions = [generator.sample(range(sketch.unit_count), deleted) for _ in range(PLAIN_INFERENCES)]
+
+    def ask() -> None:
+        for units in questions:
+            sketch.predict([Measurement(text=TEXT)], units, Question())
+
+    return ask
+
+
+def _deleted_units(sketch: ResidentSketch, scale: Scale) -> Iterator[Figure]:
+    """How an answer grows with what is deleted."""
+    sizes = [size for size in DELETED_UNITS if size < sketch.unit_count]
+    jobs = {str(size): _asker(sketch, size) for size in sizes}
+    for size, seconds in _medians(jobs, scale.rounds, sketch.device).items():
+        yield Figure(name=f"growth: {size} deleted units, axes", value=1e3 * seconds / PLAIN_INFERENCES, unit="ms")
 
 
 def _retrainer(

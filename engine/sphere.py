@@ -21,6 +21,7 @@ The theorem's own bound isn't used as a bar: its constants ask for analyticity f
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -91,7 +92,7 @@ class SphereEstimator:
         samples = term_samples(coefficients, overlaps, units)
         self.highest, self.count = samples.shape
         self.average: Average = average
-        self._quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+        self._quantile = _quantile(confidence)
         # ‖T_1‖²/m: mean squared first-order effect of a unit.
         influence = float(np.vdot(coefficients[0], coefficients[0]).real) / self.count
         # Expected squared first term of a random and of a coherent set of this size.
@@ -107,6 +108,7 @@ class SphereEstimator:
         covariance[0, :] *= remaining
         covariance[1:, 0] *= remaining
         self._covariance: list[list[float]] = covariance.tolist()
+        self._of_downweight: dict[float, list[float]] = {}
         self._moments = self.posterior()
 
     def change(self, degree: int, downweight: float) -> float:
@@ -153,8 +155,20 @@ class SphereEstimator:
 
     def variance(self, degree: int, downweight: float) -> float:
         """Of the sum of orders 1 … degree."""
-        orders = range(1, degree + 1)
-        return max(sum(self._covariance[q - 1][r - 1] * downweight ** (q + r) for q in orders for r in orders), 0.0)
+        return max(self._variances(downweight)[degree], 0.0)
+
+    def _variances(self, downweight: float) -> list[float]:
+        """The same for all degrees, each from the one below it, made once a downweight."""
+        if downweight not in self._of_downweight:
+            total, totals = 0.0, [0.0]
+            for r, row in enumerate(self._covariance, start=1):
+                below = 0.0
+                for q in range(1, r):
+                    below += row[q - 1] * downweight ** (q + r)
+                total += 2 * below + row[r - 1] * downweight ** (2 * r)
+                totals.append(total)
+            self._of_downweight[downweight] = totals
+        return self._of_downweight[downweight]
 
     def posterior(self) -> list[tuple[float, float]]:
         """Mean and variance of every term given its sample, and of all together beyond the sketch's degree."""
@@ -168,14 +182,21 @@ class SphereEstimator:
 
     def squared_error(self, degree: int, downweight: float) -> float:
         """Estimated squared error of the estimate that keeps orders 1 … degree."""
-        left_out = list(enumerate(self._moments, start=1))[degree:]
-        bias = sum(mean * downweight**r for r, (mean, _) in left_out)
-        spread = sum(variance * downweight ** (2 * r) for r, (_, variance) in left_out)
+        bias = spread = 0.0
+        for r, (mean, variance) in enumerate(self._moments[degree:], start=degree + 1):
+            bias += mean * downweight**r
+            spread += variance * downweight ** (2 * r)
         return self.variance(degree, downweight) + bias**2 + spread
 
     def best_degree(self, downweight: float) -> int:
         """The degree with the least estimated squared error."""
         return min(range(self.highest + 1), key=lambda q: self.squared_error(q, downweight))
+
+
+@functools.lru_cache(maxsize=128)
+def _quantile(confidence: float) -> float:
+    """Half of the interval that holds this share of a standard normal distribution."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _covariance(samples: np.ndarray) -> np.ndarray:
@@ -188,7 +209,7 @@ def _posterior(value: float, noise: float, scales: Sequence[float]) -> tuple[flo
     """Mean and variance of a number that was measured with a noise variance, under an even mixture of N(0, scale)."""
     if noise == 0:
         return value, 0.0
-    likelihoods = [NormalDist(0, math.sqrt(scale + noise)).pdf(value) for scale in scales]
+    likelihoods = [math.exp(-(value**2) / (2 * (scale + noise))) / math.sqrt(scale + noise) for scale in scales]
     total = sum(likelihoods)
     shrinks = [scale / (scale + noise) for scale in scales]
     # Where every likelihood underflows, the value is far outside of all scales: the widest explains it best.
