@@ -50,6 +50,7 @@ DELETED_UNITS = (2, 20, 200, 900)
 PLAIN_STEPS = 100
 PLAIN_INFERENCES = 50
 SOME_DOCUMENTS = 200
+TORCH_DOCUMENTS = 20
 GROWTH_DOCUMENTS = 100
 GROWTH_DIRECTIONS = 64
 ANCHORS = 1_000
@@ -164,17 +165,21 @@ def _training(
     steps = schedule(directions.model, directions.training, documents, device)
     initial = {name: matrix.to(device, torch.float32) for name, matrix in directions.model.initial_parameters().items()}
     some = documents.first(min(len(documents), SOME_DOCUMENTS))
+    few = documents.first(min(len(documents), TORCH_DOCUMENTS))
+    by_torch = replace(directions, directions=min(GROWTH_DIRECTIONS, directions.directions))
     jobs = {
         "plain": lambda: plain.train(directions.model, directions.training, steps[:PLAIN_STEPS], initial),
         "directions": _trainer(some, directions, "directions", device),
         "axes": _trainer(documents, axes, "axes", device),
         "models": _trainer(some, axes, "retrained", device),
+        "torch": _trainer(few, by_torch, "directions", device, native=False),
     }
     counts = {
         "plain": min(PLAIN_STEPS, len(steps)),
         "directions": directions.directions * len(some),
         "axes": documents.unit_count * len(documents),
         "models": axes.retrained(some.unit_count) * len(some),
+        "torch": by_torch.directions * len(few),
     }
     seconds = _medians(jobs, scale.rounds, device)
     each = {name: seconds[name] / counts[name] for name in jobs}
@@ -183,18 +188,19 @@ def _training(
         ("directions", f"build, {directions.directions:,} directions, degree {scale.degree}", 0.08),
         ("axes", f"build, {documents.unit_count:,} axes, degree {scale.degree}", 0.04),
         ("models", "build, retrained models", None),
+        ("torch", f"build by torch on one core, {by_torch.directions} directions", None),
     ):
         ratio = each[name] / each["plain"]
         yield Figure(name=what, value=1e3 * each[name], unit="ms", yardstick="step", ratio=ratio, target=target)
 
 
 def _trainer(
-    documents: Documents, configuration: SketchConfiguration, kind: str, device: torch.device
+    documents: Documents, configuration: SketchConfiguration, kind: str, device: torch.device, *, native: bool = True
 ) -> Callable[[], None]:
     """Trains all blocks of a kind as a build does, and keeps nothing."""
     blocks = [block for block in configuration.blocks(documents.unit_count) if block.kind == kind]
     work = direction_steps(configuration, documents)
-    chosen = execution(configuration, device, work)
+    chosen = execution(configuration, device, work, native=native)
     workers = cores() if chosen.native else 1  # processes would spend the measurement on their start
 
     def train_one(number: int, report: Callable[[int], None]) -> None:

@@ -18,15 +18,14 @@ coherent ones. Whether a set has *relatives*, anchors that share much of it, is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.errors import DegreeError, QuestionError
-from engine.estimators import Candidate, Estimates, EstimatorName, candidates, hold
+from engine.errors import QuestionError
+from engine.estimators import Asked, Candidate, Estimates, allowed, candidates, hold
 from engine.evidence import Table
 from engine.frame import Frame, product, relatives
 from engine.regression import LocalRegression
@@ -61,10 +60,6 @@ _OFFSETS = np.array([math.e, 0, 0.1, 0.03, 0.1, _TINY, _TINY, _TINY, _TINY, _TIN
 
 _HANDICAP = 0.1
 """In log error: the regression answers where it is better by more, since it is noisier than its typical error says."""
-
-
-Asked: TypeAlias = tuple[Literal["auto"] | EstimatorName, int | Literal["auto"]]
-"""Estimator and degree of a question."""
 
 
 class Scores(NamedTuple):
@@ -269,28 +264,6 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
         scale=scale,
         regression=regression,
     )
-
-
-def allowed(among: Sequence[Candidate], asked: Asked, degree: int) -> list[Candidate]:
-    """The candidates that a question leaves open.
-
-    What is added up has no noise that grows with the order, so that "auto" keeps to the sketch's whole degree: a lower
-    one is at times nearer at anchors by chance, and lost on sets that were no anchors.
-
-    Raises:
-        QuestionError: an estimator that the sketch wasn't built for.
-        DegreeError: a degree too low for the estimator.
-    """
-    estimator, wanted = asked
-    of_estimator = [c for c in among if estimator in {"auto", c.estimator}]
-    if estimator != "auto" and not of_estimator:
-        needs = "pairs" if estimator == "pairs" else "random directions beside axes, and degree 2 or more"
-        raise QuestionError(f"The estimator '{estimator}' needs a build with {needs}.")
-    found = [c for c in of_estimator if c.degree == (degree if wanted == "auto" else wanted)]
-    if not found:
-        least = min(c.degree for c in of_estimator)  # they go up to the sketch's from there
-        raise DegreeError(f"The estimator '{estimator}' needs at least degree {least}.")
-    return found
 
 
 def choose(calibration: Calibration, estimates: Estimates, asked: Asked) -> Choice:

@@ -19,18 +19,23 @@ the mean of what both give.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from engine.directions import dimension
+from engine.errors import DegreeError, QuestionError
 from engine.evidence import LINKS, Along, Link, Spread, Table
 from engine.frame import DeletionSets, Frame, product
 from engine.measure import Kind
 
 EstimatorName: TypeAlias = Literal["sphere", "axes", "pairs", "hybrid", "interpolation", "regression"]
 Readout: TypeAlias = Link | Literal["both"]
+
+Asked: TypeAlias = tuple[Literal["auto"] | EstimatorName, int | Literal["auto"]]
+"""Estimator and degree of a question."""
 
 FLOOR = 0.05
 """Of the baseline probability: where probabilities are added up, no estimate falls below."""
@@ -72,6 +77,28 @@ def candidates(table: Table, frame: Frame) -> tuple[Candidate, ...]:
             found += [Candidate("sphere", degree, degree, link) for degree in degrees]
     exact = [c for c in found if c.estimator in {"axes", "pairs"} and c.degree > 0 and c.readout == LINKS[0]]
     return (*found, *(candidate._replace(readout="both") for candidate in exact))
+
+
+def allowed(among: Sequence[Candidate], asked: Asked, degree: int) -> list[Candidate]:
+    """The candidates that a question leaves open.
+
+    What is added up has no noise that grows with the order, so that "auto" keeps to the sketch's whole degree: a lower
+    one is at times nearer at anchors by chance, and lost on sets that were no anchors.
+
+    Raises:
+        QuestionError: an estimator that the sketch wasn't built for.
+        DegreeError: a degree too low for the estimator.
+    """
+    estimator, wanted = asked
+    of_estimator = [c for c in among if estimator in {"auto", c.estimator}]
+    if estimator != "auto" and not of_estimator:
+        needs = "pairs" if estimator == "pairs" else "random directions beside axes, and degree 2 or more"
+        raise QuestionError(f"The estimator '{estimator}' needs a build with {needs}.")
+    found = [c for c in of_estimator if c.degree == (degree if wanted == "auto" else wanted)]
+    if not found:
+        least = min(c.degree for c in of_estimator)  # they go up to the sketch's from there
+        raise DegreeError(f"The estimator '{estimator}' needs at least degree {least}.")
+    return found
 
 
 class Estimates:

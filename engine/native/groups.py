@@ -224,14 +224,7 @@ class Packed:
         return cls(code=code, shape=_shape(model), count=count, constant=plain, higher=higher, threads=threads)
 
     def put(self, start: int, rows: Tensor, *, order: int = 0, plane: int = 0) -> None:
-        """Fill in a plane of some directions' coefficients of an order, or, of order 0, some plain models.
-
-        Args:
-            start: the first direction or model.
-            rows: of shape [count, P].
-            order: 1 … S, or 0.
-            plane: 0, or 1 for imaginary parts.
-        """
+        """As of `Held`."""
         whole = self.constant if order == 0 else self.higher[:, :, order - 1, plane]
         at = 0
         while at < len(rows):
@@ -242,7 +235,7 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """What they occupy."""
+        """As of `Held`."""
         return self.constant.nbytes + self.higher.nbytes
 
     @cached_property
@@ -251,20 +244,13 @@ class Packed:
         return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="measure")
 
     def rows(self, which: Sequence[int] | None = None, *, order: int = 0, plane: int = 0) -> Tensor:
-        """What `put` filled in, of all or of some directions or plain models: [n, P]."""
+        """As of `Held`."""
         whole = self.constant if order == 0 else self.higher[:, :, order - 1, plane]
         rows = torch.arange(self.count) if which is None else torch.tensor(which, dtype=torch.int64)
         return whole[rows // self.code.lanes, :, rows % self.code.lanes]
 
     def probabilities(self, texts: Sequence[Text]) -> list[Jet]:
-        """Jets of the probabilities of chosen next tokens.
-
-        Args:
-            texts: what to look at, all in one pass over the parameters.
-
-        Returns:
-            A jet of shape [T] for each text; of plain models a constant of shape [K, T].
-        """
+        """As of `Held`, in one pass over the parameters."""
         code, groups = self.code, len(self.higher)
         counts = [len(positions) for _, positions, _ in texts]
         shared, total = code.degree > 0, sum(counts)
