@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -44,6 +44,30 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the server listens on; 0 takes a free one.")
     max_body_bytes: int = Field(default=16 * 2**20, gt=0, description="Largest body of a request; a larger one is 413.")
+    max_measurements: int = Field(default=64, gt=0, le=64, description="Most measurements of a request.")
+    max_units: int = Field(default=100_000, gt=0, description="Most units of a deletion set that is asked about.")
+    requests_per_minute: int = Field(
+        default=0, ge=0, description="Of a key, in each process; 0 is no limit. A key's own limit wins."
+    )
+    queue_length: int = Field(
+        default=128, gt=0, description="Questions that wait for the engine; further ones are refused with 503."
+    )
+    request_seconds: float = Field(default=60, gt=0, description="Time for a request, from its head to its answer.")
+    body_seconds: float = Field(default=15, gt=0, description="Time for a request's body to arrive.")
+    head_seconds: float = Field(default=10, gt=0, description="Time for a request's head to arrive.")
+    max_connections: int = Field(default=2_000, gt=0, description="Open connections; further ones are refused.")
+    secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Key of the hashes in the catalog; by default a file `secret` in the data directory, made once.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description='Origins whose pages may call the API, a JSON list; ["https://app.example.org"].'
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="Of the log on standard error; auto is text on a terminal, else json."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
     @field_validator("database_url")
     @classmethod

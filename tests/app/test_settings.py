@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.settings import Settings
 
@@ -38,7 +38,16 @@ def test_every_spelling_of_postgresql_means_the_one_driver(scheme: str) -> None:
 
 
 def test_a_password_isnt_shown() -> None:
-    assert "secret" not in repr(Settings(database_url="postgresql://me:secret@host/catalog"))
+    assert "hunter2" not in repr(Settings(database_url="postgresql://me:hunter2@host/catalog"))
+
+
+def test_the_secret_isnt_shown() -> None:
+    assert "hunter2" not in repr(Settings(secret=SecretStr("hunter2" * 8)))
+
+
+def test_a_short_secret_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 32"):
+        Settings(secret=SecretStr("hunter2"))
 
 
 @pytest.mark.parametrize(
