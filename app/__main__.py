@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from app.commands import attributions, datasets, predict, samples, serve, sketches, subsets
+from app.commands import attributions, audit, datasets, keys, predict, samples, serve, sketches, subsets
 from app.commands.demo import demo
 from app.db import migrate
 from app.errors import AppError
@@ -33,6 +33,8 @@ app.command()(samples.samples)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(subsets.app, name="subsets")
 app.add_typer(sketches.app, name="sketches")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 database = typer.Typer(help="The catalog's database.", no_args_is_help=True)
 app.add_typer(database, name="db")

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, Select, String, column, create_engine, event, inspect, select, text
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy import Connection, Engine, String, column, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.actors import Actor, local_actor
 from app.errors import SchemaError
 from app.settings import Settings
 
@@ -75,6 +74,7 @@ def connect(url: str | URL, *, enforce_foreign_keys: bool = True) -> Database:
             connection.isolation_level = None  # the driver would begin transactions late, and never for DDL
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # see docs/decisions.md, 28: a record for each answer
             connection.execute(f"PRAGMA foreign_keys = {'ON' if enforce_foreign_keys else 'OFF'}")
 
         @event.listens_for(database, "begin")
@@ -86,14 +86,19 @@ def connect(url: str | URL, *, enforce_foreign_keys: bool = True) -> Database:
 
 
 @contextmanager
-def transaction(database: Database, *, writes: bool = True) -> Iterator[Session]:
+def transaction(database: Database, *, writes: bool = True, actor: Actor | None = None) -> Iterator[Session]:
     """A session that is one transaction: committed at the end of the block, rolled back on an error.
 
     Args:
         database: the catalog's.
         writes: whether the block may write. A reading transaction holds nobody up.
+        actor: who does it, for the audit; None is whoever runs this process.
     """
-    with Session(writing(database) if writes else database, expire_on_commit=False) as session, session.begin():
+    info = {"actor": actor or local_actor()} if writes else {}
+    with (
+        Session(writing(database) if writes else database, expire_on_commit=False, info=info) as session,
+        session.begin(),
+    ):
         yield session
 
 
@@ -102,77 +107,10 @@ def writing(database: Database) -> Database:
     return database.execution_options(**{_WRITES: True})
 
 
-class KeptReader:
-    """One connection, kept for reading a row at a time: what every request asks takes a tenth of a session's time.
-
-    Each reading is a transaction of its own, and sees all that was committed before it. Safe to use from several
-    threads, of which one reads and the others are sent away; a reading is some microseconds of SQLite, or one exchange
-    with PostgreSQL.
-    """
-
-    def __init__(self, database: Database) -> None:
-        """Connects at the first reading.
-
-        Args:
-            database: the catalog's.
-        """
-        self._database = database
-        self._texts: dict[Select[*tuple[Any, ...]], str] = {}
-        self._connection: Any = None  # the driver's own
-        self._lock = threading.Lock()
-
-    def row(
-        self, statement: Select[*tuple[Any, ...]], parameters: dict[str, Any], *, connect: bool = True
-    ) -> tuple[Any, ...] | None:
-        """The only row of a statement; None where there is none, or the database can't be asked in this way now.
-
-        Whoever gets None asks again in a transaction, which finds what there is or says what is wrong.
-
-        Args:
-            statement: with parameters by name.
-            parameters: of it.
-            connect: whether to connect where that isn't done, which takes long where the database is away.
-        """
-        if not self._lock.acquire(blocking=False):
-            return None  # another thread reads, or tries to connect: who waits for it would wait as long
-        try:
-            if self._connection is None:
-                if not connect:
-                    return None
-                self._connection = self._connected()
-            rows = self._connection.execute(self._text(statement), parameters).fetchall()
-        except (SQLAlchemyError, self._database.dialect.loaded_dbapi.Error):
-            self._disconnect()
-            return None
-        finally:
-            self._lock.release()
-        return rows[0] if rows else None
-
-    def close(self) -> None:
-        """Hang up; a reading connects again."""
-        with self._lock:
-            self._disconnect()
-
-    def _connected(self) -> Any:
-        pooled = self._database.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()  # the pool forgets it: it is ours to close
-        if self._database.dialect.name != "sqlite":  # whose connections begin nothing by themselves, see `connect`
-            connection.autocommit = True
-        return connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
-
-    def _text(self, statement: Select[*tuple[Any, ...]]) -> str:
-        """The statement in the driver's words, with parameters by name."""
-        if statement not in self._texts:
-            sqlite = self._database.dialect.name == "sqlite"
-            dialect = SQLiteDialect(paramstyle="named") if sqlite else self._database.dialect
-            self._texts[statement] = str(statement.compile(dialect=dialect))
-        return self._texts[statement]
+def move_from_log(database: Database) -> None:
+    """Have SQLite move what was committed from its log to its file; nobody waits for that, and a failure is no harm."""
+    with suppress(OperationalError), database.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def migrate(url: str) -> None:

@@ -1,4 +1,4 @@
-"""What routes depend on: sessions, the predictor, the settings, and parameters that several routes take.
+"""What routes depend on: sessions, the predictor, and parameters that several routes take.
 
 What blocks, as a session does, is a plain function, which FastAPI runs in a thread; what only reads an attribute is
 `async`, which saves the way to a thread and back.
@@ -14,11 +14,9 @@ from fastapi import Depends, Path, Query, Request
 from sqlalchemy.orm import Session
 
 from app.db import transaction
-from app.lookup import Lookup
+from app.guard import actor_of
 from app.names import NAME_PATTERN
 from app.predictor import Predictor
-from app.settings import Settings
-from app.verifier import Verifier
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
 
@@ -31,7 +29,7 @@ def get_session(request: Request) -> Iterator[Session]:
 
 def get_writing_session(request: Request) -> Iterator[Session]:
     """A transaction that writes: committed before the answer is sent, or not at all."""
-    with transaction(request.app.state.database) as session:
+    with transaction(request.app.state.database, actor=actor_of(request)) as session:
         yield session
 
 
@@ -41,36 +39,24 @@ async def get_predictor(request: Request) -> Predictor:
     return predictor
 
 
-async def get_lookup(request: Request) -> Lookup:
-    """The application's lookup."""
-    lookup: Lookup = request.app.state.lookup
-    return lookup
-
-
-async def get_settings(request: Request) -> Settings:
-    """The application's settings."""
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-def parts_of(request: Request) -> tuple[Lookup, Predictor, Verifier]:
-    """What a question is answered with, for a function that takes the request itself."""
-    state = request.app.state
-    return state.lookup, state.predictor, state.verifier
-
-
 # Of scope "function", for otherwise the commit would come after the answer, and a failed one would have answered 200.
 Reading = Annotated[Session, Depends(get_session, scope="function")]
 Writing = Annotated[Session, Depends(get_writing_session, scope="function")]
-TheLookup = Annotated[Lookup, Depends(get_lookup)]
 ThePredictor = Annotated[Predictor, Depends(get_predictor)]
-TheSettings = Annotated[Settings, Depends(get_settings)]
 
 
 def _name(what: str, example: str) -> object:
     return Path(pattern=NAME_PATTERN, description=f"Name of the {what}.", openapi_examples={"demo": {"value": example}})
 
 
+KeyPrefix = Annotated[
+    str,
+    Path(
+        pattern=r"^[a-z0-9]{8}$",
+        description="What the key begins with, behind nvs_.",
+        openapi_examples={"demo": {"value": "k7d2m9qa"}},
+    ),
+]
 DatasetName = Annotated[str, _name("dataset", "census-names")]
 SubsetName = Annotated[str, _name("subset", "has-x")]
 SketchName = Annotated[str, _name("sketch", "names")]

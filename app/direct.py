@@ -7,6 +7,7 @@ is FastAPI's: what a route depends on, and refusals, for which a body that has a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -50,11 +51,26 @@ class _DirectRequest(Request):
             return await super().json()
 
 
-def as_json(form: type[Answer], **values: object) -> Response:
+def as_json(form: type[Answer], *, decimals: int | None = None, **values: object) -> bytes:
     """An answer of a form, checked and written here.
 
     Args:
         form: what the operation declares as its answer.
+        decimals: that numbers are rounded to; None is not at all.
         values: its fields; rows and other objects are taken apart.
     """
-    return Response(form.model_validate(values).model_dump_json(), media_type="application/json")
+    answer = form.model_validate(values)
+    if decimals is None:
+        return answer.model_dump_json().encode()
+    return json.dumps(_rounded(answer.model_dump(mode="json"), decimals), separators=(",", ":")).encode()
+
+
+def _rounded(value: Any, decimals: int) -> Any:
+    match value:
+        case float():
+            return round(value, decimals)
+        case list():
+            return [_rounded(item, decimals) for item in value]
+        case dict():
+            return {key: _rounded(item, decimals) for key, item in value.items()}
+    return value

@@ -54,6 +54,34 @@ class BusyError(UnavailableError):
     """More work waits than is taken on."""
 
 
+class DeadlineError(UnavailableError):
+    """A request that took longer than it may."""
+
+
+class UnauthorisedError(AppError):
+    """A request without a key that is valid."""
+
+
+class ForbiddenError(AppError):
+    """A request that its key doesn't allow."""
+
+
+class TooManyRequestsError(AppError):
+    """More requests of a key than it may make in this time."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class LimitError(AppError):
+    """A question that is larger than the settings allow."""
+
+
+class NoKeyError(AppError):
+    """A service that would listen to strangers while nobody has a key."""
+
+
 class SchemaError(UnavailableError):
     """A database whose schema isn't the one that this version of the application needs."""
 
@@ -90,6 +118,12 @@ PROBLEM_TYPES: Final[dict[type[Exception], ProblemType]] = {
     PatternError: ProblemType(status=400, slug="pattern", title="Unusable regular expression"),
     UnavailableError: ProblemType(status=503, slug="unavailable", title="Not available now"),
     BusyError: ProblemType(status=503, slug="busy", title="Too much to do now"),
+    DeadlineError: ProblemType(status=503, slug="deadline", title="Not done in time"),
+    UnauthorisedError: ProblemType(status=401, slug="unauthorised", title="No valid key"),
+    ForbiddenError: ProblemType(status=403, slug="forbidden", title="Not allowed with this key"),
+    TooManyRequestsError: ProblemType(status=429, slug="too-many-requests", title="Too many requests of a key"),
+    LimitError: ProblemType(status=400, slug="limit", title="Question larger than is allowed"),
+    NoKeyError: ProblemType(status=503, slug="no-key", title="No key exists yet"),
     SchemaError: ProblemType(status=503, slug="schema", title="Database schema of another version"),
 }
 
@@ -97,6 +131,10 @@ VALIDATION: Final = ProblemType(status=422, slug="validation", title="Request of
 NO_SUCH_ADDRESS: Final = ProblemType(status=404, slug="no-such-address", title="No such address")
 NO_SUCH_METHOD: Final = ProblemType(status=405, slug="no-such-method", title="No such method")
 TOO_LARGE: Final = ProblemType(status=413, slug="too-large", title="Body too large")
+TOO_SLOW: Final = ProblemType(status=408, slug="too-slow", title="Request that didn't arrive in time")
+HEAD_TOO_LARGE: Final = ProblemType(status=431, slug="head-too-large", title="Head too large")
+NOT_HTTP: Final = ProblemType(status=400, slug="not-http", title="Not an HTTP request")
+TOO_MANY_CONNECTIONS: Final = ProblemType(status=503, slug="connections", title="Too many connections")
 INTERNAL: Final = ProblemType(status=500, slug="internal", title="Internal error")
 CATALOG_AWAY: Final = ProblemType(status=503, slug="catalog-away", title="Catalog not available now")
 

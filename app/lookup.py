@@ -1,22 +1,26 @@
 """From the names in a question to a sketch version and units, from memory as far as nothing can have moved.
 
 What is in the catalog never changes, but for which version is current and which is retired. So one small row is read
-for each question, the version's id and state as they are committed at that moment, whoever committed them; all else is
-remembered: what a version is, a dataset's units and documents, and what a subset deletes. What isn't remembered yet,
-and whatever has to be refused, goes through the catalog in a transaction.
+for each question, the version's id and state as they are committed at that moment, whoever committed them; a version
+that has just been promoted answers from when it is resident (`app.serving`). All else is remembered: what a version
+is, a dataset's units and documents, and what a subset deletes. What isn't remembered yet, and whatever has to be
+refused, goes through the catalog in a transaction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
 
 from app import catalog
 from app.catalog import BySubset, Deletion, HeldMembership, ResolvedDeletion
-from app.db import Database, KeptReader, transaction
+from app.db import Database, transaction
+from app.kept import KeptReader
 from app.predictor import Artifact
-from app.serving import artifact_of
+from app.serving import Serving, artifact_of
 from app.tables import Dataset, SketchVersion
 from engine.cache import ByteCache
 
@@ -56,14 +60,15 @@ class Found:
 class Lookup:
     """Finds what questions name. Safe to use from several threads."""
 
-    def __init__(self, database: Database, artifacts_dir: Path) -> None:
+    def __init__(self, database: Database, artifacts_dir: Path, serving: Serving) -> None:
         """Nothing is remembered yet.
 
         Args:
             database: the catalog.
             artifacts_dir: where artifacts lie.
+            serving: which version answers for the current one.
         """
-        self._database, self._artifacts_dir = database, artifacts_dir
+        self._database, self._artifacts_dir, self._serving = database, artifacts_dir, serving
         self._reader = KeptReader(database)
         self._versions: ByteCache[int, Version] = ByteCache(_VERSION_BYTES, size=lambda _: _BYTES_OF_ENTRY)
         self._memberships: ByteCache[int, HeldMembership] = ByteCache(
@@ -90,7 +95,29 @@ class Lookup:
         if version_id is None:
             return self._asked(sketch, number, delete)
         version = self._versions.get(version_id, lambda: self._version(version_id))
+        return self.resolve(version, delete)
+
+    def resolve(self, version: Version, delete: Deletion) -> Found:
+        """The units that a deletion takes away from what a version was built from.
+
+        Raises:
+            NotFoundError: an unknown subset or unit.
+            DeletionSetError: as `catalog.resolve_units`.
+        """
         return Found(version=version, deletion=self._resolved(version.dataset, delete))
+
+    def find_version(self, sketch: str, number: int | None) -> Version:
+        """A version of a sketch, for a question that deletes nothing in particular.
+
+        Raises:
+            NotFoundError: an unknown sketch or version.
+            ConflictError: the version is retired.
+        """
+        version_id = self._ready_version(sketch, number, connect=True)
+        if version_id is not None:
+            return self._versions.get(version_id, lambda: self._version(version_id))
+        with transaction(self._database, writes=False) as session:
+            return self._described(self._row(session, sketch, number))
 
     def remembered(self, sketch: str, number: int | None, delete: Deletion) -> Found | None:
         """What `find` gives, where it takes no more than one reading; None where it may take longer, or refuse.
@@ -112,12 +139,17 @@ class Lookup:
 
     def _ready_version(self, sketch: str, number: int | None, *, connect: bool) -> int | None:
         """The id of a version that is served, as it is committed now; None where there is none or it isn't known."""
-        if number is None:
-            standing = self._reader.row(catalog.CURRENT_STANDING, {"sketch": sketch}, connect=connect)
-        else:
+        if number is not None:
             parameters = {"sketch": sketch, "number": number}
-            standing = self._reader.row(catalog.NUMBERED_STANDING, parameters, connect=connect)
-        return standing[0] if standing is not None and standing[1] == "ready" else None
+            return _ready(self._reader.row(catalog.NUMBERED_STANDING, parameters, connect=connect))
+        current = _ready(self._reader.row(catalog.CURRENT_STANDING, {"sketch": sketch}, connect=connect))
+        if current is None:
+            return None
+        served = self._serving.version_for(sketch, current)
+        if served == current:
+            return current
+        # Loading the current one takes a moment; meanwhile what was current before answers, if it still may.
+        return _ready(self._reader.row(catalog.STANDING_OF_ID, {"version_id": served}, connect=connect)) or current
 
     def close(self) -> None:
         """Let go of the database."""
@@ -145,9 +177,19 @@ class Lookup:
     def _asked(self, sketch: str, number: int | None, delete: Deletion) -> Found:
         """All of it asked of the catalog, which says why where there is nothing to find."""
         with transaction(self._database, writes=False) as session:
-            row = catalog.get_version(session, sketch, number)
+            row = self._row(session, sketch, number)
             deletion = catalog.resolve_units(session, row.sketch.dataset, delete)
             return Found(version=self._described(row), deletion=deletion)
+
+    def _row(self, session: Session, sketch: str, number: int | None) -> SketchVersion:
+        row = catalog.get_version(session, sketch, number)
+        if number is not None:
+            return row
+        served = self._serving.version_for(sketch, row.id)
+        if served == row.id:
+            return row
+        before = catalog.get_version_of_id(session, served)
+        return before if before.state == "ready" else row
 
     def _described(self, row: SketchVersion) -> Version:
         return Version(
@@ -156,3 +198,7 @@ class Lookup:
             artifact=artifact_of(row, self._artifacts_dir),
             dataset=row.sketch.dataset,
         )
+
+
+def _ready(standing: tuple[Any, ...] | None) -> int | None:
+    return standing[0] if standing is not None and standing[1] == "ready" else None

@@ -5,22 +5,39 @@ Nothing is global: the settings, the database and all that answers questions are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
-from app import problems
+from app import problems, tracing
+from app.access import Access, check_exposure
 from app.body_limit import BodyLimit
 from app.db import open_ready_database
 from app.lookup import Lookup
 from app.openapi import DESCRIPTION, TAGS, Application
+from app.parts import Parts
 from app.predictor import Predictor
 from app.queues import Queues
-from app.routes import attributions, datasets, health, predict, samples, sketches, subsets, verifications
-from app.serving import load_current
+from app.recorder import Recorder
+from app.routes import (
+    attributions,
+    audit,
+    batch,
+    datasets,
+    health,
+    keys,
+    predict,
+    samples,
+    sketches,
+    subsets,
+    verifications,
+)
+from app.secret import load_secret
+from app.serving import Serving
 from app.settings import Settings
 from app.verifier import Verifier
 
@@ -32,7 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings: all of them.
 
     Returns:
-        An ASGI application. Its start migrates a SQLite catalog, and refuses a PostgreSQL one whose schema is another.
+        An ASGI application. Its start migrates a SQLite catalog, and refuses a PostgreSQL one whose schema is another;
+        it refuses an address that strangers reach while there is no key.
     """
     app = Application(
         title="Neverseen",
@@ -43,34 +61,69 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
     problems.install(app)
-    for part in (predict, attributions, samples, verifications, datasets, subsets, sketches, health):
-        app.include_router(part.router)
+    resources = (predict, batch, attributions, samples, verifications, datasets, subsets, sketches, keys, audit, health)
+    for resource in resources:
+        app.include_router(resource.router)
+    tracing.install(app)
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    settings: Settings = app.state.settings
-    database = await run_in_threadpool(open_ready_database, settings)
+async def _lifespan(app: Application) -> AsyncIterator[None]:
+    opened = _opened(app)
+    await run_in_threadpool(opened.__enter__)
     try:
+        yield
+    finally:
+        await run_in_threadpool(opened.__exit__, None, None, None)
+
+
+@contextmanager
+def _opened(app: Application) -> Iterator[None]:
+    """All that the application needs, from its start to its end; the last opened is the first closed."""
+    settings: Settings = app.state.settings
+    metrics = app.metrics
+    with ExitStack() as stack:
+        database = open_ready_database(settings)
+        stack.callback(database.dispose)
+        check_exposure(database, settings.host)
+        secret = load_secret(settings)
         predictor = Predictor(
             device=settings.device,
             resident_bytes=settings.resident_bytes,
             table_cache_bytes=settings.table_cache_bytes,
         )
-        await run_in_threadpool(load_current, database, predictor, settings.artifacts_dir)
-        verifier, queues = Verifier(database, settings), Queues()
-        lookup = Lookup(database, settings.artifacts_dir)
-        app.state.database, app.state.lookup, app.state.queues = database, lookup, queues
-        app.state.predictor, app.state.verifier = predictor, verifier
-        verifier.start()
-        try:
-            yield
-        finally:
-            await run_in_threadpool(verifier.stop)
-            await run_in_threadpool(queues.close)
-            lookup.close()
-    finally:
-        database.dispose()
+        serving = Serving(database, predictor, settings.artifacts_dir)
+        recorder = Recorder(database, written=metrics.recorded)
+        verifier = Verifier(database, settings)
+        for thread in (recorder, serving, verifier):
+            thread.start()
+            stack.callback(thread.stop)
+        lookup = Lookup(database, settings.artifacts_dir, serving)
+        stack.callback(lookup.close)
+        queues = Queues(most_waiting=settings.queue_length, waited=metrics.waited)
+        stack.callback(queues.close)
+        metrics.watch(predictor, queues)
+        app.state.database, app.state.predictor = database, predictor
+        app.state.parts = Parts(
+            settings=settings,
+            access=Access(database, secret, recorder, requests_per_minute=settings.requests_per_minute),
+            lookup=lookup,
+            predictor=predictor,
+            verifier=verifier,
+            queues=queues,
+            recorder=recorder,
+            secret=secret,
+            metrics=metrics,
+        )
+        yield

@@ -9,9 +9,25 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from app.errors import CATALOG_AWAY, PROBLEM_TYPES_OF_LIBRARIES, TOO_LARGE, VALIDATION, AppError, problem_type
+from app.errors import (
+    CATALOG_AWAY,
+    PROBLEM_TYPES_OF_LIBRARIES,
+    TOO_LARGE,
+    TOO_SLOW,
+    VALIDATION,
+    AppError,
+    DeadlineError,
+    ForbiddenError,
+    TooManyRequestsError,
+    UnauthorisedError,
+    problem_type,
+)
+from app.metrics import Metrics
+from app.observation import Observed
 from app.problems import MEDIA_TYPE, Fault, Problem, problem
+from app.schemas.batch import BatchAnswer
 from engine.errors import EngineError
 
 Responses = dict[int | str, dict[str, Any]]
@@ -29,6 +45,8 @@ estimator that gave it. Standard errors and intervals are calibrated on models t
 sketch was built; of a sketch of random directions alone they come from the directions and from what is left out of the
 expansion. A set that the model was retrained without is answered exactly (`"estimator": "retrained"`).
 
+Every answer carries `X-Request-ID`, the request's own or a new one; under it the audit knows the answer.
+
 Every refusal is a problem (RFC 9457) of one shape, with the media type `application/problem+json`.
 """
 
@@ -38,32 +56,80 @@ TAGS: Final = [
     {"name": "datasets", "description": "Documents and units; a dataset never changes."},
     {"name": "subsets", "description": "Named deletion sets of a dataset."},
     {"name": "sketches", "description": "Sketches and their versions; they are built and registered offline."},
+    {"name": "keys", "description": "Who may ask what."},
+    {"name": "audit", "description": "What was asked and changed: records chained by hashes."},
     {"name": "health", "description": "For those who run the service."},
 ]
 
+
+_SECURITY_SCHEMES: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer KEY`. `neverseen keys create` and `POST /keys` make keys. A service"
+        " that listens to its own machine alone needs none until the first is made.",
+    },
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, `X-API-Key: KEY`."},
+}
+_REFUSED_BY_GUARD: Final = (
+    UnauthorisedError("A key is needed: send Authorization: Bearer KEY. `neverseen keys create` makes one."),
+    ForbiddenError("The key doesn't have the scope catalog:write; it has predict."),
+    TooManyRequestsError("This key may make 600 requests a minute; 1 more are too many now.", retry_after_seconds=1),
+    DeadlineError("This took longer than 60 seconds. Try again later, or ask for less."),
+)
 
 WRONG_PAGE: Final = "query.limit: Input should be less than or equal to 1000"
 WRONG_NAME: Final = "path.dataset: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"
 
 
 class Application(FastAPI):
-    """FastAPI; its OpenAPI document has the schema of problems, and docstrings' first sentences as summaries."""
+    """FastAPI, observed from outside.
+
+    Its OpenAPI document has the schema of problems, what every guarded operation may refuse, and docstrings' first
+    sentences as summaries.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.metrics = Metrics()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application with the observer around it, so that what crashes is seen, too."""
+        return Observed(super().build_middleware_stack(), self.metrics)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made at the first call."""
         if self.openapi_schema is None:
             document = super().openapi()
-            problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"] |= problem_schema.pop("$defs") | {"Problem": problem_schema}
+            schemas = document["components"]["schemas"]
+            for model in (Problem, BatchAnswer):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["summary"] = operation["description"].partition(".")[0].partition(":")[0]
+                    if "security" in operation:
+                        _declare_guard(operation)
             self.openapi_schema = document
         return self.openapi_schema
 
 
+def _declare_guard(operation: dict[str, Any]) -> None:
+    """Add what the guard of every such operation may refuse, beside what the operation itself does."""
+    for status, answer in declared(*_REFUSED_BY_GUARD, slow="requestBody" in operation, catalog=False).items():
+        own = operation["responses"].setdefault(str(status), answer)
+        own["content"][MEDIA_TYPE]["examples"] |= answer["content"][MEDIA_TYPE]["examples"]
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+    operation["description"] += f"\n\nScope of the key: `{operation['x-scope']}`."
+
+
 def declared(
-    *errors: AppError | EngineError, wrong: str | None = None, body: bool = False, catalog: bool = True
+    *errors: AppError | EngineError,
+    wrong: str | None = None,
+    body: bool = False,
+    slow: bool = False,
+    catalog: bool = True,
 ) -> Responses:
     """The errors of an operation, for its entry in the document.
 
@@ -71,6 +137,7 @@ def declared(
         errors: examples of what it refuses, with their messages.
         wrong: an example of what has the wrong form, "place: message"; None where it takes no input.
         body: whether it takes a body, which may be too large.
+        slow: whether it takes one that may be too slow.
         catalog: whether it needs the catalog's database.
     """
     problems = [problem(problem_type(type(error)), str(error)) for error in errors]
@@ -79,6 +146,8 @@ def declared(
         problems.append(problem(VALIDATION, wrong, [Fault(location=location, message=message)]))
     if body:
         problems.append(problem(TOO_LARGE, "The body is larger than 16777216 bytes; send less at once."))
+    if slow:
+        problems.append(problem(TOO_SLOW, "The body didn't arrive within 15 seconds."))
     if catalog:
         problems.append(problem(*next(row for row in PROBLEM_TYPES_OF_LIBRARIES.values() if row[0] is CATALOG_AWAY)))
     by_status: dict[int, list[Problem]] = {}

@@ -179,6 +179,17 @@ class Predictor:
             for artifact, sketch in self._sketches.items()
         ]
 
+    def holds(self, version_id: int) -> bool:
+        """Whether a version is resident."""
+        return any(artifact.version_id == version_id for artifact, _ in self._sketches.items())
+
+    def cache_counts(self) -> dict[str, tuple[int, int]]:
+        """Hits and misses of the caches since the start, by their name."""
+        return {
+            "sketches": (self._sketches.hits, self._sketches.misses),
+            "tables": (self._tables.hits, self._tables.misses),
+        }
+
     def failures(self) -> dict[str, str]:
         """Versions whose last load failed: label and what is wrong."""
         with self._lock:

@@ -22,9 +22,12 @@ from app.errors import (
     NO_SUCH_METHOD,
     PROBLEM_TYPES_OF_LIBRARIES,
     TOO_LARGE,
+    TOO_SLOW,
     VALIDATION,
     AppError,
     ProblemType,
+    TooManyRequestsError,
+    UnauthorisedError,
     problem_type,
 )
 from engine.errors import EngineError
@@ -41,6 +44,7 @@ _ROUTING: Final = {
     404: (NO_SUCH_ADDRESS, "There is nothing at this address; /docs lists the addresses."),
     405: (NO_SUCH_METHOD, "This address doesn't have this method; /docs lists those that it has."),
 }
+_UNREAD: Final = {kind.status: kind for kind in (TOO_LARGE, TOO_SLOW)}
 
 
 class Fault(BaseModel):
@@ -92,7 +96,12 @@ def _answer(body: Problem, headers: Mapping[str, str] | None = None) -> JSONResp
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
-    return _answer(problem(problem_type(type(error)), str(error)))
+    headers = {}
+    if isinstance(error, UnauthorisedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooManyRequestsError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return _answer(problem(problem_type(type(error)), str(error)), headers)
 
 
 def _library_failed(request: Request, error: Exception) -> JSONResponse:
@@ -111,8 +120,9 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         return _answer(problem(VALIDATION, f"{fault.location}: {fault.message}", [fault]))
     if error.status_code in _ROUTING:
         return _answer(problem(*_ROUTING[error.status_code]), error.headers)
-    if error.status_code == TOO_LARGE.status:
-        return _answer(problem(TOO_LARGE, error.detail))
+    if error.status_code in _UNREAD:
+        # What is left of the body isn't read: the connection can't be used again.
+        return _answer(problem(_UNREAD[error.status_code], error.detail), {"Connection": "close"})
     title = HTTPStatus(error.status_code).phrase
     kind = ProblemType(status=error.status_code, slug=title.lower().replace(" ", "-"), title=title)
     return _answer(problem(kind, error.detail), error.headers)

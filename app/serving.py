@@ -1,10 +1,20 @@
-"""From the catalog's rows to resident artifacts: what the predictor is given to serve."""
+"""Which version of a sketch questions get: the current one, from the moment when it is resident here.
+
+A promoted version is loaded in the background, and the one that was served goes on answering until then: no question
+waits for a load, nor fails where the new artifact is damaged. A thread looks for promotions, by whichever process they
+were made; a question that meets one first wakes it.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import catalog
 from app.db import Database, transaction
@@ -14,6 +24,9 @@ from app.tables import SketchVersion
 from engine.errors import ArtifactError
 
 logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+_TRY_AGAIN_SECONDS: Final = 30.0
 
 
 def artifact_of(version: SketchVersion, artifacts_dir: Path) -> Artifact:
@@ -32,15 +45,109 @@ def artifact_of(version: SketchVersion, artifacts_dir: Path) -> Artifact:
     )
 
 
-def load_current(database: Database, predictor: Predictor, artifacts_dir: Path) -> None:
-    """Make the current versions of all sketches resident, logging each; a damaged one keeps no other from serving."""
-    with transaction(database, writes=False) as session:
-        artifacts = [artifact_of(version, artifacts_dir) for version in catalog.current_versions(session)]
-    for artifact in artifacts:
+@dataclass(frozen=True)
+class _Failure:
+    """A version that can't be loaded, and when that was tried last."""
+
+    version_id: int
+    at: float
+
+
+class Serving:
+    """Keeps the current versions resident from `start` to `stop`. Safe to use from several threads."""
+
+    def __init__(self, database: Database, predictor: Predictor, artifacts_dir: Path) -> None:
+        """Nothing is served yet.
+
+        Args:
+            database: the catalog.
+            predictor: that holds what is resident.
+            artifacts_dir: where artifacts lie.
+        """
+        self._database, self._predictor, self._artifacts_dir = database, predictor, artifacts_dir
+        self._served: dict[str, int] = {}
+        self._failed: dict[str, _Failure] = {}
+        self._news, self._stopping = threading.Event(), False
+        self._away = False
+        self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
+
+    def start(self) -> None:
+        """Make the current versions resident, then look for promotions; a damaged one keeps no other from serving.
+
+        Raises:
+            SQLAlchemyError: the catalog can't be read.
+        """
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping = True
+        self._news.set()
+        self._thread.join()
+
+    def version_for(self, sketch: str, current: int) -> int:
+        """The id of the version that a question about a sketch's current one gets.
+
+        Args:
+            sketch: its name.
+            current: the id of the version that is current in the catalog at this moment.
+        """
+        served = self._served.setdefault(sketch, current)
+        if served == current:
+            return current
+        if self._predictor.holds(current):
+            self._served[sketch] = current
+            return current
+        self._news.set()
+        return served if self._predictor.holds(served) else current
+
+    def look(self) -> None:
+        """Load what is current and isn't served yet, and serve it from then on.
+
+        Raises:
+            SQLAlchemyError: the catalog can't be read.
+        """
+        with transaction(self._database, writes=False) as session:
+            current = [
+                (version.sketch.name, artifact_of(version, self._artifacts_dir))
+                for version in catalog.current_versions(session)
+            ]
+        for sketch, artifact in current:
+            if self._served.get(sketch) != artifact.version_id and not self._failed_lately(sketch, artifact):
+                self._load(sketch, artifact)
+
+    def _load(self, sketch: str, artifact: Artifact) -> None:
         started = perf_counter()
         try:
-            loaded = predictor.load(artifact)
+            loaded = self._predictor.load(artifact)
         except ArtifactError as error:
+            self._failed[sketch] = _Failure(artifact.version_id, monotonic())
             logger.error("Not served: %s", error)
-        else:
-            logger.info("Loaded %s: %.1f MB in %.2f s", loaded.label, loaded.bytes / 1e6, perf_counter() - started)
+            return
+        self._served[sketch] = artifact.version_id
+        self._failed.pop(sketch, None)
+        logger.info("Loaded %s: %.1f MB in %.2f s", loaded.label, loaded.bytes / 1e6, perf_counter() - started)
+
+    def _failed_lately(self, sketch: str, artifact: Artifact) -> bool:
+        failure = self._failed.get(sketch)
+        return (
+            failure is not None
+            and failure.version_id == artifact.version_id
+            and monotonic() - failure.at < _TRY_AGAIN_SECONDS
+        )
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._news.wait(_LOOK_SECONDS)
+            self._news.clear()
+            if self._stopping:
+                return
+            try:
+                self.look()
+            except SQLAlchemyError:
+                if not self._away:
+                    logger.warning("Promotions can't be seen: the catalog's database is away")
+                self._away = True
+            else:
+                self._away = False

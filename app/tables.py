@@ -3,6 +3,8 @@
     datasets ─┬─ units ─┬─ documents
               │         └─ subset_members ─ subsets ─ datasets
               └─ sketches ── sketch_versions ── verifications    (sketches.current_version_id points back)
+    api_keys                        who may ask
+    audit_records ─ audit_chain     what was asked and changed; a record is never changed, which triggers see to
 
 A dataset and all that belongs to it never changes once it is there. Documents and units are numbered from 0 within
 their dataset.
@@ -22,6 +24,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Integer,
     MetaData,
     String,
     Text,
@@ -50,6 +53,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_LongInteger = BigInteger().with_variant(Integer, "sqlite")
+"""A primary key that may outgrow 32 bits; on SQLite, where every integer may, the one that is the row's own number."""
 
 
 def _now() -> datetime:
@@ -167,6 +174,7 @@ class Sketch(Table):
     name: Mapped[str] = mapped_column(String(64), unique=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey(Dataset.id))
     current_version_id: Mapped[int | None] = mapped_column(ForeignKey("sketch_versions.id", use_alter=True))
+    previous_version_id: Mapped[int | None] = mapped_column(ForeignKey("sketch_versions.id", use_alter=True))
     created_at: Mapped[datetime] = mapped_column(default=_now)
 
     dataset: Mapped[Dataset] = relationship()
@@ -200,7 +208,7 @@ class SketchVersion(Table):
     __table_args__ = (
         UniqueConstraint("sketch_id", "number"),
         UniqueConstraint("sketch_id", "location"),
-        CheckConstraint("state IN ('ready', 'retired')", name="state"),
+        CheckConstraint("state IN ('ready', 'retired', 'deleted')", name="state"),
     )
 
     @property
@@ -244,3 +252,55 @@ class Verification(Table):
         Index(None, "state", "created_at"),
         Index(None, "created_at", "id"),
     )
+
+
+class ApiKey(Table):
+    """Who may ask what. The key itself isn't here: only what it begins with, and a keyed hash of it."""
+
+    __tablename__ = "api_keys"
+
+    prefix: Mapped[str] = mapped_column(String(8), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[Any]]
+    requests_per_minute: Mapped[int | None]
+    decimals: Mapped[int | None]  # that answers are rounded to
+    measurements: Mapped[list[Any] | None]  # the only ones that may be asked for; None: all
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    @property
+    def state(self) -> str:
+        """Whether it is valid now."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= _now() else "valid"
+
+
+class AuditRecord(Table):
+    """One thing that was asked or changed; its hash is of all columns and of the hash before."""
+
+    __tablename__ = "audit_records"
+
+    number: Mapped[int] = mapped_column(_LongInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(80))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditChain(Table):
+    """The one row that says how long the chain of records is and how it ends; whoever appends holds it."""
+
+    __tablename__ = "audit_chain"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    length: Mapped[int] = mapped_column(BigInteger)
+    head: Mapped[str] = mapped_column(String(64))
+
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)

@@ -211,8 +211,17 @@ def finished_files(destination: Path) -> set[str]:
     A build of another plan at the same place isn't told apart: it would be begun anew.
     """
     return {
-        path.name for directory in (destination, _workspace_of(destination)) for path in directory.glob("*.safetensors")
+        path.name for directory in (destination, workspace_of(destination)) for path in directory.glob("*.safetensors")
     }
+
+
+def is_being_built(path: Path) -> bool:
+    """Whether a process works in a directory, as in a `Workspace`."""
+    try:
+        os.close(_lock(path))
+    except ConfigurationError:
+        return True
+    return False
 
 
 class Workspace:
@@ -229,7 +238,7 @@ class Workspace:
             ConfigurationError: another process is building there.
         """
         self.destination = destination
-        self.path = _workspace_of(destination)
+        self.path = workspace_of(destination)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -298,7 +307,8 @@ class Workspace:
             raise ArtifactError(f"{name} can't be written: {_reason(error)}.") from error
 
 
-def _workspace_of(destination: Path) -> Path:
+def workspace_of(destination: Path) -> Path:
+    """Where a build grows whose artifact will be at a place."""
     return destination.with_name(destination.name + ".partial")
 
 

@@ -73,7 +73,12 @@ class Supplement:
 
 def directory_of(artifact: Artifact) -> Path:
     """Where the supplement of an artifact lies; it may not be there yet."""
-    return artifact.path.with_name(artifact.path.name + _SUFFIX)
+    return directory_at(artifact.path)
+
+
+def directory_at(path: Path) -> Path:
+    """The same for an artifact at a place, be it there or not."""
+    return path.with_name(path.name + _SUFFIX)
 
 
 def stamp(artifact: Artifact) -> int | None:

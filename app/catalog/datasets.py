@@ -9,6 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import Session
 
+from app.catalog.audit import record
 from app.catalog.pages import Page, existing, page, unique
 from app.errors import ConflictError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
@@ -55,6 +56,7 @@ def add_dataset(session: Session, *, name: str, documents: Documents, descriptio
             for i, (text, unit) in enumerate(zip(documents.texts, documents.unit_of, strict=True))
         ],
     )
+    record(session, "dataset.create", dataset=name, fingerprint=documents.fingerprint)
     return dataset
 
 

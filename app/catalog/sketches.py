@@ -9,10 +9,11 @@ from typing import Any, Final, cast
 from sqlalchemy import CursorResult, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
+from app.catalog.audit import record
 from app.catalog.pages import Page, existing, page, unique
 from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
-from app.tables import Dataset, Sketch, SketchVersion
+from app.tables import Dataset, Sketch, SketchVersion, Verification
 
 _STANDING: Final = (
     select(SketchVersion.id, SketchVersion.state)
@@ -21,6 +22,9 @@ _STANDING: Final = (
 )
 CURRENT_STANDING: Final = _STANDING.where(SketchVersion.id == Sketch.current_version_id)
 """What may change of the current version of the sketch `sketch`: which it is, by its id, and its state."""
+
+STANDING_OF_ID: Final = select(SketchVersion.id, SketchVersion.state).where(SketchVersion.id == bindparam("version_id"))
+"""The same of the version with the id `version_id`."""
 
 NUMBERED_STANDING: Final = _STANDING.where(SketchVersion.number == bindparam("number"))
 """The same of the version `number`."""
@@ -69,6 +73,10 @@ def register_version(
     )
     if same is not None:
         if same.checksum == checksum:
+            if same.state == "deleted":  # its artifact is there again
+                same.state = "ready"
+                session.flush()
+                record(session, "sketch.register", sketch=sketch, version=same.number, checksum=checksum)
             if row.current_version_id != same.id:
                 promote(session, sketch=sketch, version=same.number, expected=_current_number(session, row))
             return get_version(session, sketch, same.number)
@@ -86,6 +94,7 @@ def register_version(
     )
     with unique(session, f"Another version of {sketch!r} was registered in this moment. Try again."):
         session.add(version)
+    record(session, "sketch.register", sketch=sketch, version=version.number, checksum=checksum)
     promote(session, sketch=sketch, version=version.number, expected=_current_number(session, row))
     return version
 
@@ -124,7 +133,7 @@ def promote(session: Session, *, sketch: str, version: int, expected: int | None
     swapped = session.execute(
         update(Sketch)
         .where(Sketch.id == wanted.sketch_id, Sketch.current_version_id.is_not_distinct_from(known))
-        .values(current_version_id=wanted.id)
+        .values(current_version_id=wanted.id, previous_version_id=known)
         .execution_options(synchronize_session=False)
     )
     if cast("CursorResult[Any]", swapped).rowcount != 1:
@@ -133,22 +142,77 @@ def promote(session: Session, *, sketch: str, version: int, expected: int | None
             f"The current version of {sketch!r} isn't {was} any more: somebody else moved it. Look again, then decide."
         )
     session.refresh(wanted.sketch)
+    record(session, "sketch.promote", sketch=sketch, version=version, previous=expected)
+
+
+def rollback(session: Session, *, sketch: str) -> int:
+    """Make the version current that was so before; again takes that back.
+
+    Returns:
+        Its number.
+
+    Raises:
+        NotFoundError: an unknown sketch.
+        ConflictError: there was none before, or it is retired.
+    """
+    _lock(session, sketch)
+    row = get_sketch(session, sketch)
+    if row.previous_version_id is None or row.previous_version_id == row.current_version_id:
+        raise ConflictError(f"The sketch {sketch!r} had no other version before; promote one by its number.")
+    previous = get_version_of_id(session, row.previous_version_id)
+    promote(session, sketch=sketch, version=previous.number, expected=row.current_number)
+    return previous.number
 
 
 def retire(session: Session, *, sketch: str, version: int) -> SketchVersion:
-    """Take a version out of service; its number stays taken.
+    """Take a version out of service; its number stays taken. Again changes nothing.
 
     Raises:
         NotFoundError: an unknown sketch or version.
-        ConflictError: it is the current version.
+        ConflictError: it is the current version, or deleted.
     """
     _lock(session, sketch)
     row = get_version(session, sketch, version)
-    if row.sketch.current_version_id == row.id:
+    if row.is_current:
         raise ConflictError(f"{row.label} is the current version; make another one current before retiring it.")
-    row.state = "retired"
-    session.flush()
+    if row.state == "deleted":
+        raise ConflictError(f"{row.label} is deleted already.")
+    if row.state == "ready":
+        _set_state(session, row, "retired")
+        record(session, "sketch.retire", sketch=sketch, version=version)
     return row
+
+
+def delete_version(session: Session, *, sketch: str, version: int) -> SketchVersion:
+    """Give up a retired version's artifact, so that it may be removed; the row stays. Again changes nothing.
+
+    Raises:
+        NotFoundError: an unknown sketch or version.
+        ConflictError: it isn't retired, or answers of it are still to be verified.
+    """
+    _lock(session, sketch)
+    row = get_version(session, sketch, version)
+    if row.state == "ready":
+        raise ConflictError(f"{row.label} isn't retired; a version in use isn't deleted.")
+    unfinished = select(Verification.id).where(
+        Verification.version_id == row.id, Verification.state.in_(("pending", "running"))
+    )
+    if session.scalar(unfinished.limit(1)) is not None:
+        raise ConflictError(f"Answers of {row.label} are still being verified. Try again later.")
+    if row.state == "retired":
+        _set_state(session, row, "deleted")
+        record(session, "sketch.delete", sketch=sketch, version=version)
+    return row
+
+
+def _set_state(session: Session, row: SketchVersion, state: str) -> None:
+    row.state = state
+    session.flush()
+
+
+def named_locations(session: Session) -> set[str]:
+    """Where the artifacts lie that rows name, relative to the artifacts directory."""
+    return set(session.scalars(select(SketchVersion.location).where(SketchVersion.state != "deleted")))
 
 
 def get_sketch(session: Session, name: str) -> Sketch:

@@ -5,29 +5,45 @@ from __future__ import annotations
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from app.catalog.deletion import ByDocuments, ByUnits, Containing, Matching, SubsetRule, get_subset, resolve_units
+from app.catalog.audit import record
+from app.catalog.deletion import (
+    ByDocuments,
+    ByUnits,
+    Containing,
+    Matching,
+    ResolvedDeletion,
+    SubsetRule,
+    get_subset,
+    resolve_units,
+)
 from app.catalog.pages import Page, page, unique
 from app.errors import ConflictError
 from app.names import check_name
 from app.tables import Dataset, Subset, SubsetMember
 
-__all__ = ["add_subset", "get_subset", "list_subsets"]
+__all__ = ["add_subset", "check_subset", "get_subset", "list_subsets"]
 
 
-def add_subset(session: Session, *, dataset: Dataset, name: str, rule: SubsetRule) -> Subset:
+def add_subset(
+    session: Session, *, dataset: Dataset, name: str, rule: SubsetRule, chosen: ResolvedDeletion | None = None
+) -> Subset:
     """Write a subset with the units that its rule chooses.
+
+    Args:
+        session: a writing transaction.
+        dataset: whose subset it is.
+        name: of it.
+        rule: that chooses.
+        chosen: what it chooses, where that is known: a rule may take seconds, in which nobody else could write.
 
     Raises:
         ConflictError: the dataset has a subset of this name.
         InvalidTextError: the name can't be stored.
         NotFoundError, DeletionSetError, PatternError: as `resolve_units`.
     """
-    check_name(name, "subset")
-    taken = f"The dataset {dataset.name!r} has a subset {name!r} already. A subset never changes; choose another name."
-    if session.scalar(select(Subset.id).where(Subset.dataset_id == dataset.id, Subset.name == name)) is not None:
-        raise ConflictError(taken)
+    check_subset(session, dataset, name)
     kind, pattern = _stored(rule)
-    chosen = resolve_units(session, dataset, rule)
+    chosen = chosen or resolve_units(session, dataset, rule)
     subset = Subset(
         dataset=dataset,
         name=name,
@@ -36,19 +52,36 @@ def add_subset(session: Session, *, dataset: Dataset, name: str, rule: SubsetRul
         document_count=chosen.documents,
         unit_count=len(chosen.units),
     )
-    with unique(session, taken):
+    with unique(session, _taken(dataset, name)):
         session.add(subset)
     session.execute(
         insert(SubsetMember),
         [{"subset_id": subset.id, "dataset_id": dataset.id, "unit_number": unit} for unit in chosen.units],
     )
+    record(session, "subset.create", dataset=dataset.name, subset=name, units=len(chosen.units))
     return subset
+
+
+def check_subset(session: Session, dataset: Dataset, name: str) -> None:
+    """Make sure that a subset of a name can be added.
+
+    Raises:
+        ConflictError: the dataset has a subset of this name.
+        InvalidTextError: the name can't be stored.
+    """
+    check_name(name, "subset")
+    if session.scalar(select(Subset.id).where(Subset.dataset_id == dataset.id, Subset.name == name)) is not None:
+        raise ConflictError(_taken(dataset, name))
 
 
 def list_subsets(session: Session, dataset: Dataset, *, limit: int, offset: int) -> Page[Subset]:
     """Subsets of a dataset by name."""
     query = select(Subset).where(Subset.dataset_id == dataset.id).order_by(Subset.name)
     return page(session, query, limit=limit, offset=offset)
+
+
+def _taken(dataset: Dataset, name: str) -> str:
+    return f"The dataset {dataset.name!r} has a subset {name!r} already. A subset never changes; choose another name."
 
 
 def _stored(rule: SubsetRule) -> tuple[str, str | None]:

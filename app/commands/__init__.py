@@ -10,13 +10,16 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from sqlalchemy.orm import Session
 
 from app import catalog
 from app.catalog import ByDocuments, BySubset, ByUnits, Deletion, ResolvedDeletion
 from app.db import Database, open_ready_database, transaction
 from app.predictor import Artifact, Predictor
+from app.secret import load_secret
 from app.serving import artifact_of
 from app.settings import Settings
+from app.tables import SketchVersion
 from engine.documents import Documents
 
 console = Console()
@@ -52,13 +55,33 @@ def deletion_of(documents: list[int] | None, units: list[str] | None, subset: st
 
 
 def resolved(
-    database: Database, settings: Settings, *, sketch: str, version: int | None, deletion: Deletion
+    database: Database, settings: Settings, action: str, *, sketch: str, version: int | None, deletion: Deletion
 ) -> tuple[Artifact, ResolvedDeletion]:
-    """The artifact of a version, the current one where none is named, and the units of a deletion."""
-    with transaction(database, writes=False) as session:
+    """The artifact of a version, the current one where none is named, and the units of a deletion.
+
+    What is done with them is recorded in the audit, as the service does: `action`.
+    """
+    with transaction(database) as session:
         row = catalog.get_version(session, sketch, version)
+        artifact = artifact_of(row, settings.artifacts_dir)
         units = catalog.resolve_units(session, row.sketch.dataset, deletion)
-        return artifact_of(row, settings.artifacts_dir), units
+        record_question(session, settings, action, row, units)
+        return artifact, units
+
+
+def record_question(
+    session: Session, settings: Settings, action: str, version: SketchVersion, deletion: ResolvedDeletion
+) -> None:
+    """Record in the audit that somebody here asks about a deletion set."""
+    digest = load_secret(settings).deletion_digest(version.sketch.dataset.fingerprint, deletion.units)
+    catalog.record(
+        session,
+        action,
+        sketch=version.sketch.name,
+        version=version.number,
+        units=len(deletion.units),
+        deletion_digest=digest,
+    )
 
 
 def documents_of(database: Database, *, sketch: str) -> Documents:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -10,8 +12,9 @@ from rich.table import Table
 
 from app import catalog
 from app.commands import console, opened, predictor_of
-from app.commands.predict import completion_of
+from app.commands.asking import Key, Url, completion_of, number_body_of, service_at
 from app.db import transaction
+from app.schemas.attributions import AttributionAnswer
 from app.serving import artifact_of
 from engine.measure import Measurement
 
@@ -25,31 +28,68 @@ def attributions(
     top: Annotated[int, typer.Option(help="How many units to name in each direction.")] = 10,
     version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Find the units whose deletion changes a measurement most."""
     if (text is None) == (completion is None):
         raise typer.BadParameter("give either --text or --completion")
     measurement = Measurement(text=text) if text is not None else completion_of(completion or "")
-    with opened() as (settings, database), transaction(database, writes=False) as session:
-        row = catalog.get_version(session, sketch, version)
-        found = predictor_of(settings).attribute(
-            artifact_of(row, settings.artifacts_dir), measurement=measurement, top=top, confidence=confidence
+    if url is None:
+        found = _by_catalog(sketch, measurement, top=top, version=version, confidence=confidence)
+    else:
+        with service_at(url, key) as service:
+            answer = service.attribute(
+                sketch, measurement=number_body_of(measurement), top=top, version=version, confidence=confidence
+            )
+        found = _Found(
+            label=f"{answer.sketch} v{answer.version}",
+            baseline=answer.baseline,
+            estimator=answer.estimator,
+            units=[*answer.raising, *reversed(answer.lowering)],
         )
-        units = [attribution.unit for attribution in (*found.raising, *found.lowering)]
-        named = catalog.describe_units(session, row.sketch.dataset, units)
-        label = row.label
     by = "each was retrained" if found.estimator == "retrained" else "estimated; intervals hold for all units at once"
     console.print(
-        f"{label}: {escape(measurement.label)} measures {found.baseline:.4f}. Without one unit ({by}):", highlight=False
+        f"{found.label}: {escape(measurement.label)} measures {found.baseline:.4f}. Without one unit ({by}):",
+        highlight=False,
     )
     table = Table("unit", "documents", "text", "change", f"{confidence:g} interval of the measurement")
-    for attribution in (*found.raising, *reversed(found.lowering)):
-        unit, (low, high) = named[attribution.unit], attribution.interval
+    for unit in found.units:
+        low, high = unit.interval
         table.add_row(
             escape(unit.unit),
             f"{unit.documents:,}",
-            escape(unit.text),
-            f"{attribution.change:+.4f}",
+            "not shown to this key" if unit.text is None else escape(unit.text),
+            f"{unit.change:+.4f}",
             f"{low:.4f} … {high:.4f}",
         )
     console.print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Units, from the one whose deletion raises the measurement most to the one whose lowers it most."""
+
+    label: str
+    baseline: float
+    estimator: str
+    units: Sequence[AttributionAnswer]
+
+
+def _by_catalog(sketch: str, measurement: Measurement, *, top: int, version: int | None, confidence: float) -> _Found:
+    with opened() as (settings, database):
+        with transaction(database) as session:
+            row = catalog.get_version(session, sketch, version)
+            catalog.record(session, "attribute", sketch=sketch, version=row.number, top=top)
+        found = predictor_of(settings).attribute(
+            artifact_of(row, settings.artifacts_dir), measurement=measurement, top=top, confidence=confidence
+        )
+        attributed = [*found.raising, *reversed(found.lowering)]
+        with transaction(database, writes=False) as session:
+            named = catalog.describe_units(session, row.sketch.dataset, [one.unit for one in attributed])
+        return _Found(
+            label=row.label,
+            baseline=found.baseline,
+            estimator=found.estimator,
+            units=[AttributionAnswer(**asdict(one) | asdict(named[one.unit])) for one in attributed],
+        )

@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.commands import console, deletion_of, opened, predictor_of, resolved
+from app.commands.asking import Key, Url, service_at
+from app.schemas.predict import DeletedAnswer
 
 
 def samples(
@@ -21,21 +23,42 @@ def samples(
     temperature: Annotated[float, typer.Option(help="Below 1 the likely is drawn more often.")] = 1.0,
     prompt: Annotated[str, typer.Option(help="What every text begins with.")] = "",
     version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Draw texts from the model, and from the model without some of its data."""
     deletion = deletion_of(document, unit, subset)
-    with opened() as (settings, database):
-        artifact, without = resolved(database, settings, sketch=sketch, version=version, deletion=deletion)
-        drawn = predictor_of(settings).draw_texts(
-            artifact, units=without.units, count=count, seed=seed, temperature=temperature, prompt=prompt
-        )
+    if url is None:
+        with opened() as (settings, database):
+            artifact, without = resolved(
+                database, settings, "sample", sketch=sketch, version=version, deletion=deletion
+            )
+            drawn = predictor_of(settings).draw_texts(
+                artifact, units=without.units, count=count, seed=seed, temperature=temperature, prompt=prompt
+            )
+        label, deleted = artifact.label, DeletedAnswer(units=len(without.units), documents=without.documents)
+        pairs, source = list(zip(drawn.baseline, drawn.counterfactual, strict=True)), drawn.source
+    else:
+        with service_at(url, key) as service:
+            answer = service.sample(
+                sketch,
+                documents=document or None,
+                units=unit or None,
+                subset=subset,
+                count=count,
+                seed=seed,
+                temperature=temperature,
+                prompt=prompt,
+                version=version,
+            )
+        label, deleted = f"{answer.sketch} v{answer.version}", answer.deleted
+        pairs, source = [(one.baseline, one.counterfactual) for one in answer.samples], answer.source
     console.print(
-        f"{artifact.label}, and without {len(without.units):,} units ({without.documents:,} documents), "
-        f"parameters from {drawn.source}:",
+        f"{label}, and without {deleted.units:,} units ({deleted.documents:,} documents), parameters from {source}:",
         highlight=False,
     )
     table = Table("baseline", "counterfactual")
-    for baseline, counterfactual in zip(drawn.baseline, drawn.counterfactual, strict=True):
+    for baseline, counterfactual in pairs:
         changed = counterfactual != baseline
         table.add_row(escape(baseline), f"[bold]{escape(counterfactual)}[/bold]" if changed else escape(counterfactual))
     console.print(table)

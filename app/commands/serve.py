@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
+from app import server
 from app.db import open_ready_database
+from app.logs import set_up_logging
 from app.main import create_app
 from app.settings import Settings
 from engine.devices import torch_device
@@ -17,21 +18,25 @@ from engine.devices import torch_device
 def serve(
     host: Annotated[str | None, typer.Option(help="Address; by default NEVERSEEN_HOST.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; by default NEVERSEEN_PORT.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Certificate (chain) in PEM; serves HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key in PEM, without a password.")] = None,
 ) -> None:
     """Serve the API until stopped."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    serve_until_stopped(Settings().model_copy(update=given))
+    serve_until_stopped(Settings().model_copy(update=given), tls_certificate=tls_certificate, tls_key=tls_key)
 
 
-def serve_until_stopped(settings: Settings) -> None:
-    """Run the application under uvicorn, in this process.
+def serve_until_stopped(
+    settings: Settings, *, tls_certificate: Path | None = None, tls_key: Path | None = None
+) -> None:
+    """Run the application in this process.
 
     Raises:
-        ConfigurationError: the device isn't there.
+        ConfigurationError: the device isn't there, or the certificate and its key aren't what TLS takes.
         SchemaError: the catalog isn't ready, said here rather than in the middle of the server's start.
+        UnavailableError: the address is taken.
     """
-    logging.basicConfig(format="%(message)s")  # to standard error
-    logging.getLogger("app").setLevel(logging.INFO)
+    set_up_logging(settings)
     torch_device(settings.device)
     open_ready_database(settings).dispose()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    server.serve(create_app(settings), settings, tls_certificate=tls_certificate, tls_key=tls_key)

@@ -14,6 +14,7 @@ from app import catalog
 from app.building import build_sketch, sketch_cost
 from app.commands import console, deletion_of, opened, predictor_of, resolved
 from app.db import Database, transaction
+from app.leftovers import find_leftovers, remove_leftovers
 from app.pinning import MOST_PINS, all_pins
 from app.pinning import pin as pin_subsets
 from app.serving import artifact_of
@@ -193,12 +194,71 @@ def list_() -> None:
 def promote(
     sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
     version: Annotated[int, typer.Argument(min=1, max=2**31 - 1, help="Number of the version.")],
+    expected: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="The current version as you know it; refuse if it moved.")
+    ] = None,
 ) -> None:
-    """Make a version current; an older one to roll back."""
+    """Make a version current: running services load it, then switch to it."""
     with opened() as (_, database), transaction(database) as session:
-        current = catalog.get_sketch(session, sketch).current_version
-        catalog.promote(session, sketch=sketch, version=version, expected=None if current is None else current.number)
+        if expected is None:
+            expected = catalog.get_sketch(session, sketch).current_number
+        catalog.promote(session, sketch=sketch, version=version, expected=expected)
     console.print(f"{sketch} v{version} is current.", highlight=False)
+
+
+@app.command()
+def rollback(sketch: Annotated[str, typer.Argument(help="Name of the sketch.")]) -> None:
+    """Make the version current that was so before; once more takes that back."""
+    with opened() as (_, database), transaction(database) as session:
+        version = catalog.rollback(session, sketch=sketch)
+    console.print(f"{sketch} v{version} is current.", highlight=False)
+
+
+@app.command()
+def retire(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    version: Annotated[int, typer.Argument(min=1, max=2**31 - 1, help="Number of the version.")],
+) -> None:
+    """Take a version out of service; its artifact stays."""
+    with opened() as (_, database), transaction(database) as session:
+        catalog.retire(session, sketch=sketch, version=version)
+    console.print(f"{sketch} v{version} is retired.", highlight=False)
+
+
+@app.command()
+def delete(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    version: Annotated[int, typer.Argument(min=1, max=2**31 - 1, help="Number of the version.")],
+) -> None:
+    """Give up the artifact of a retired version; `gc` then removes it."""
+    with opened() as (_, database), transaction(database) as session:
+        catalog.delete_version(session, sketch=sketch, version=version)
+    console.print(f"{sketch} v{version} is deleted; neverseen sketches gc frees its space.", highlight=False)
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and stop.")] = False,
+    idle_hours: Annotated[float, typer.Option(min=0, help="Spare what changed in the last so many hours.")] = 24,
+) -> None:
+    """Remove artifacts that no version names, and what builds left that never ended."""
+    with opened() as (settings, database):
+        leftovers = find_leftovers(database, settings.artifacts_dir, idle_seconds=3600 * idle_hours)
+        if not leftovers:
+            console.print("Every artifact is named by a version, or changed lately: nothing to remove.")
+            return
+        table = Table("would be removed", "MB", "idle")
+        for one in leftovers:
+            table.add_row(one.location, f"{one.bytes / 1e6:.1f}", rough_duration(one.idle_seconds))
+        console.print(table)
+        if dry_run or not (yes or typer.confirm("Remove them?")):
+            return
+        remove_leftovers(leftovers, settings.artifacts_dir)
+        with transaction(database) as session:
+            catalog.record(session, "artifacts.remove", directories=len(leftovers))
+    freed = sum(one.bytes for one in leftovers) / 1e6
+    console.print(f"Removed {len(leftovers):,}, {freed:.1f} MB.", highlight=False)
 
 
 @app.command()
@@ -216,7 +276,9 @@ def materialise(
         raise typer.BadParameter(f"{output.name} is there already; choose another name, or --force")
     deletion = deletion_of(document, unit, subset)
     with opened() as (settings, database):
-        artifact, without = resolved(database, settings, sketch=sketch, version=version, deletion=deletion)
+        artifact, without = resolved(
+            database, settings, "materialise", sketch=sketch, version=version, deletion=deletion
+        )
         source = predictor_of(settings).save_counterfactual(artifact, units=without.units, path=output)
     how = "retrained without exactly these" if source == "retrained" else f"added up from the {source}"
     deleted = f"{len(without.units):,} units ({without.documents:,} documents)"

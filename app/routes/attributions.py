@@ -5,64 +5,82 @@ from __future__ import annotations
 from dataclasses import asdict
 from time import perf_counter
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
 from app import catalog
-from app.deps import Reading, ThePredictor, TheSettings
-from app.errors import ConflictError, NotFoundError
+from app.answering import Answered, answered_about
+from app.db import transaction
+from app.direct import as_json
+from app.errors import BusyError, ConflictError, ForbiddenError, NotFoundError
+from app.guard import GuardedDirectRoute, caller_of, needs
 from app.openapi import declared
+from app.parts import parts_of
 from app.schemas.attributions import AttributionsAnswer, AttributionsRequest
 from app.schemas.predict import measurement_of
-from app.serving import artifact_of
 from engine.errors import ArtifactError, QuestionError, TextLengthError, UnknownCharacterError
 
-router = APIRouter(tags=["predict"])
+router = APIRouter(tags=["predict"], route_class=GuardedDirectRoute)
 
 
 @router.post(
     "/attributions",
     operation_id="attribute",
+    response_model=AttributionsAnswer,
+    openapi_extra=needs("predict"),
     responses=declared(
         QuestionError("top must lie between 1 and 1,000, the number of units, not be 1001."),
         UnknownCharacterError("The character 'ö' at position 1 isn't in the model's vocabulary."),
         TextLengthError("The text of the measurement is empty; it needs at least one character."),
+        ForbiddenError("This key may only ask for the measurements that it was made for."),
         NotFoundError("There is no sketch 'nmaes'. Known: names."),
         ConflictError("names v1 is retired and isn't served; ask the current version."),
         ArtifactError("names v1: the file parameters.safetensors doesn't have the checksum of the manifest."),
+        BusyError("136 questions are before this one: try again later."),
         wrong="body.top: Input should be greater than or equal to 1",
         body=True,
     ),
 )
-def attribute(
-    question: AttributionsRequest, session: Reading, predictor: ThePredictor, settings: TheSettings
-) -> AttributionsAnswer:
+async def attribute(question: AttributionsRequest, request: Request) -> Response:
     """Find the units whose deletion changes a measurement most, in both directions.
 
     Each unit is deleted by itself; all of them are compared. What several do together is a question to `/predict`.
+    The units' texts are shown to keys with the scope `catalog:read`.
     """
     started = perf_counter()
-    version = catalog.get_version(session, question.sketch, question.version)
-    found = predictor.attribute(
-        artifact_of(version, settings.artifacts_dir),
-        measurement=measurement_of(question.measurement),
-        top=question.top,
-        confidence=question.confidence,
-    )
-    named = catalog.describe_units(
-        session, version.sketch.dataset, [attribution.unit for attribution in (*found.raising, *found.lowering)]
-    )
+    parts = parts_of(request)
+    caller_of(request).check_measurements([measurement_of(question.measurement)])
+    answer = await parts.queues.slow(_answer, question, request, started)
+    return await answer.response()
+
+
+def _answer(question: AttributionsRequest, request: Request, started: float) -> Answered:
+    parts, caller = parts_of(request), caller_of(request)
+    with parts.metrics.phase("lookup"):
+        version = parts.lookup.find_version(question.sketch, question.version)
+    with parts.metrics.phase("engine"):
+        found = parts.predictor.attribute(
+            version.artifact,
+            measurement=measurement_of(question.measurement),
+            top=question.top,
+            confidence=question.confidence,
+        )
+    units = [attribution.unit for attribution in (*found.raising, *found.lowering)]
+    with transaction(request.app.state.database, writes=False) as session:
+        named = catalog.describe_units(session, version.dataset, units)
+    hidden = {} if caller.may("catalog:read") else {"text": None}
     directions = {
-        name: [asdict(attribution) | asdict(named[attribution.unit]) for attribution in attributions]
+        name: [asdict(attribution) | asdict(named[attribution.unit]) | hidden for attribution in attributions]
         for name, attributions in (("raising", found.raising), ("lowering", found.lowering))
     }
-    return AttributionsAnswer.model_validate(
-        {
-            "sketch": version.sketch.name,
-            "version": version.number,
-            "measurement": found.measurement,
-            "baseline": found.baseline,
-            "estimator": found.estimator,
-            "elapsed_ms": (perf_counter() - started) * 1000,
-            **directions,
-        }
+    body = as_json(
+        AttributionsAnswer,
+        decimals=caller.decimals,
+        sketch=version.sketch,
+        version=version.number,
+        measurement=found.measurement,
+        baseline=found.baseline,
+        estimator=found.estimator,
+        elapsed_ms=(perf_counter() - started) * 1000,
+        **directions,
     )
+    return answered_about(request, "attribute", version, body, top=question.top)

@@ -8,19 +8,26 @@ from app import catalog
 from app.catalog import Page
 from app.deps import Contains, DatasetName, Limit, Offset, Reading, SubsetFilter, Writing
 from app.errors import ConflictError, NotFoundError
+from app.guard import Guarded, needs
 from app.openapi import WRONG_NAME, WRONG_PAGE, declared
 from app.schemas.datasets import DatasetAnswer, DatasetPage, DocumentPage, NewDataset, UnitPage
 from app.tables import Dataset, Document, Unit
 from engine.documents import Documents, parse_documents
 from engine.errors import DocumentsError
 
-router = APIRouter(tags=["datasets"])
+router = APIRouter(tags=["datasets"], route_class=Guarded)
 
 _UNKNOWN = NotFoundError("There is no dataset 'census'. Known: census-names.")
 _UNKNOWN_SUBSET = NotFoundError("There is no subset 'hasx' of the dataset 'census-names'. Known: has-x, has-z.")
 
 
-@router.get("/datasets", operation_id="list_datasets", response_model=DatasetPage, responses=declared(wrong=WRONG_PAGE))
+@router.get(
+    "/datasets",
+    operation_id="list_datasets",
+    response_model=DatasetPage,
+    openapi_extra=needs("catalog:read"),
+    responses=declared(wrong=WRONG_PAGE),
+)
 def list_datasets(session: Reading, limit: Limit = 50, offset: Offset = 0) -> Page[Dataset]:
     """List datasets by name."""
     return catalog.list_datasets(session, limit=limit, offset=offset)
@@ -31,6 +38,7 @@ def list_datasets(session: Reading, limit: Limit = 50, offset: Offset = 0) -> Pa
     operation_id="create_dataset",
     status_code=201,
     response_model=DatasetAnswer,
+    openapi_extra=needs("catalog:write"),
     responses=declared(
         DocumentsError("A column named 'text' is needed; the header has ['name'].", line=1),
         ConflictError("There is a dataset 'letters' already, with other documents."),
@@ -58,6 +66,7 @@ def _documents(new: NewDataset) -> Documents:
     "/datasets/{dataset}",
     operation_id="get_dataset",
     response_model=DatasetAnswer,
+    openapi_extra=needs("catalog:read"),
     responses=declared(_UNKNOWN, wrong=WRONG_NAME),
 )
 def get_dataset(dataset: DatasetName, session: Reading) -> Dataset:
@@ -69,6 +78,7 @@ def get_dataset(dataset: DatasetName, session: Reading) -> Dataset:
     "/datasets/{dataset}/documents",
     operation_id="list_documents",
     response_model=DocumentPage,
+    openapi_extra=needs("catalog:read"),
     responses=declared(_UNKNOWN, _UNKNOWN_SUBSET, wrong=WRONG_PAGE),
 )
 def list_documents(
@@ -89,6 +99,7 @@ def list_documents(
     "/datasets/{dataset}/units",
     operation_id="list_units",
     response_model=UnitPage,
+    openapi_extra=needs("catalog:read"),
     responses=declared(_UNKNOWN, _UNKNOWN_SUBSET, wrong=WRONG_PAGE),
 )
 def list_units(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
 from app import catalog
 from app.deps import Reading, ThePredictor
 from app.errors import UnavailableError
+from app.metrics import MEDIA_TYPE
 from app.openapi import declared
+from app.parts import parts_of
 from app.schemas.health import FailureAnswer, HealthAnswer, ReadyAnswer, ResidentAnswer
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", operation_id="healthz", responses=declared(catalog=False))
-def healthz() -> HealthAnswer:
+async def healthz() -> HealthAnswer:
     """Say that the process answers, whatever it can or can't do."""
     return HealthAnswer(status="alive")
 
@@ -40,3 +42,16 @@ def readyz(session: Reading, predictor: ThePredictor) -> ReadyAnswer:
         budget_bytes=predictor.budget_bytes,
         failed=[FailureAnswer(label=label, message=message) for label, message in failures.items()],
     )
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "Figures of this process.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+def metrics(request: Request) -> Response:
+    """Show counts and times in Prometheus' text format: none of them names who asks, or what."""
+    return Response(parts_of(request).metrics.text(), media_type=MEDIA_TYPE)

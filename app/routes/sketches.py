@@ -1,4 +1,4 @@
-"""Sketches and their versions, to read: they are built and registered offline."""
+"""Sketches and their versions: read, and switched. They are built and registered offline."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ from fastapi import APIRouter
 
 from app import catalog
 from app.catalog import Page
-from app.deps import Limit, Offset, Reading, SketchName, VersionNumber
-from app.errors import NotFoundError
+from app.deps import Limit, Offset, Reading, SketchName, VersionNumber, Writing
+from app.errors import ConflictError, NotFoundError
+from app.guard import Guarded, needs
 from app.openapi import WRONG_NAME, WRONG_PAGE, declared
-from app.schemas.sketches import SketchAnswer, SketchPage, VersionAnswer, VersionPage
+from app.schemas.sketches import Promotion, SketchAnswer, SketchPage, VersionAnswer, VersionPage
 from app.tables import Sketch, SketchVersion
 
-router = APIRouter(tags=["sketches"])
+router = APIRouter(tags=["sketches"], route_class=Guarded)
 
 _UNKNOWN = NotFoundError("There is no sketch 'nmaes'. Known: names.")
+_NO_VERSION = NotFoundError("The sketch 'names' has no version 2. Its versions are numbered from 1 to 1.")
+_WRONG_VERSION = "path.version: Input should be greater than or equal to 1"
 
 
-@router.get("/sketches", operation_id="list_sketches", response_model=SketchPage, responses=declared(wrong=WRONG_PAGE))
+@router.get(
+    "/sketches",
+    operation_id="list_sketches",
+    response_model=SketchPage,
+    openapi_extra=needs("catalog:read"),
+    responses=declared(wrong=WRONG_PAGE),
+)
 def list_sketches(session: Reading, limit: Limit = 50, offset: Offset = 0) -> Page[Sketch]:
     """List sketches by name."""
     return catalog.list_sketches(session, limit=limit, offset=offset)
@@ -27,6 +36,7 @@ def list_sketches(session: Reading, limit: Limit = 50, offset: Offset = 0) -> Pa
     "/sketches/{sketch}",
     operation_id="get_sketch",
     response_model=SketchAnswer,
+    openapi_extra=needs("catalog:read"),
     responses=declared(_UNKNOWN, wrong=WRONG_NAME),
 )
 def get_sketch(sketch: SketchName, session: Reading) -> Sketch:
@@ -38,6 +48,7 @@ def get_sketch(sketch: SketchName, session: Reading) -> Sketch:
     "/sketches/{sketch}/versions",
     operation_id="list_sketch_versions",
     response_model=VersionPage,
+    openapi_extra=needs("catalog:read"),
     responses=declared(_UNKNOWN, wrong=WRONG_PAGE),
 )
 def list_sketch_versions(
@@ -51,11 +62,82 @@ def list_sketch_versions(
     "/sketches/{sketch}/versions/{version}",
     operation_id="get_sketch_version",
     response_model=VersionAnswer,
+    openapi_extra=needs("catalog:read"),
     responses=declared(
-        NotFoundError("The sketch 'names' has no version 2. Its versions are numbered from 1 to 1."),
-        wrong="path.version: Input should be greater than or equal to 1",
+        _NO_VERSION,
+        wrong=_WRONG_VERSION,
     ),
 )
 def get_sketch_version(sketch: SketchName, version: VersionNumber, session: Reading) -> SketchVersion:
     """Read how a version was built, and whether it is served."""
     return catalog.get_version(session, sketch, version)
+
+
+@router.put(
+    "/sketches/{sketch}/current",
+    operation_id="promote_version",
+    response_model=SketchAnswer,
+    openapi_extra=needs("catalog:write"),
+    responses=declared(
+        _NO_VERSION,
+        ConflictError("The current version of 'names' isn't version 1 any more: somebody else moved it."),
+        wrong="body.expected: Field required",
+        body=True,
+    ),
+)
+def promote_version(sketch: SketchName, promotion: Promotion, session: Writing) -> Sketch:
+    """Make a version current, where the one that is current now is the expected one.
+
+    Every process loads it before it switches; until then the version before goes on answering.
+    """
+    catalog.promote(session, sketch=sketch, version=promotion.version, expected=promotion.expected)
+    return catalog.get_sketch(session, sketch)
+
+
+@router.post(
+    "/sketches/{sketch}/rollback",
+    operation_id="rollback_version",
+    response_model=SketchAnswer,
+    openapi_extra=needs("catalog:write"),
+    responses=declared(
+        _UNKNOWN,
+        ConflictError("The sketch 'names' had no other version before; promote one by its number."),
+        wrong=WRONG_NAME,
+    ),
+)
+def rollback_version(sketch: SketchName, session: Writing) -> Sketch:
+    """Make the version current that was so before; once more takes that back."""
+    catalog.rollback(session, sketch=sketch)
+    return catalog.get_sketch(session, sketch)
+
+
+@router.post(
+    "/sketches/{sketch}/versions/{version}/retire",
+    operation_id="retire_version",
+    response_model=VersionAnswer,
+    openapi_extra=needs("catalog:write"),
+    responses=declared(
+        _NO_VERSION,
+        ConflictError("names v1 is the current version; make another one current before retiring it."),
+        wrong=_WRONG_VERSION,
+    ),
+)
+def retire_version(sketch: SketchName, version: VersionNumber, session: Writing) -> SketchVersion:
+    """Take a version out of service for good; its artifact stays, for verifications."""
+    return catalog.retire(session, sketch=sketch, version=version)
+
+
+@router.delete(
+    "/sketches/{sketch}/versions/{version}",
+    operation_id="delete_version",
+    response_model=VersionAnswer,
+    openapi_extra=needs("catalog:write"),
+    responses=declared(
+        _NO_VERSION,
+        ConflictError("names v1 isn't retired; a version in use isn't deleted."),
+        wrong=_WRONG_VERSION,
+    ),
+)
+def delete_version(sketch: SketchName, version: VersionNumber, session: Writing) -> SketchVersion:
+    """Give up the artifact of a retired version. `neverseen sketches gc` removes it from the disk; the row stays."""
+    return catalog.delete_version(session, sketch=sketch, version=version)

@@ -6,20 +6,26 @@ from fastapi import APIRouter, Request, Response
 
 from app import catalog
 from app.catalog import Page
-from app.deps import DatasetName, Limit, Offset, Reading, SubsetName, Writing
+from app.db import Database, transaction
+from app.deps import DatasetName, Limit, Offset, Reading, SubsetName
 from app.errors import ConflictError, NotFoundError, PatternError
+from app.guard import Guarded, actor_of, needs
 from app.openapi import WRONG_NAME, WRONG_PAGE, declared
 from app.schemas.subsets import NewSubset, SubsetAnswer, SubsetPage
 from app.tables import Subset
 from engine.errors import DeletionSetError
 
-router = APIRouter(tags=["subsets"], prefix="/datasets/{dataset}/subsets")
+router = APIRouter(tags=["subsets"], route_class=Guarded, prefix="/datasets/{dataset}/subsets")
 
 _UNKNOWN_DATASET = NotFoundError("There is no dataset 'census'. Known: census-names.")
 
 
 @router.get(
-    "", operation_id="list_subsets", response_model=SubsetPage, responses=declared(_UNKNOWN_DATASET, wrong=WRONG_PAGE)
+    "",
+    operation_id="list_subsets",
+    response_model=SubsetPage,
+    openapi_extra=needs("catalog:read"),
+    responses=declared(_UNKNOWN_DATASET, wrong=WRONG_PAGE),
 )
 def list_subsets(dataset: DatasetName, session: Reading, limit: Limit = 50, offset: Offset = 0) -> Page[Subset]:
     """List the subsets of a dataset by name."""
@@ -31,6 +37,7 @@ def list_subsets(dataset: DatasetName, session: Reading, limit: Limit = 50, offs
     operation_id="create_subset",
     status_code=201,
     response_model=SubsetAnswer,
+    openapi_extra=needs("catalog:write"),
     responses=declared(
         DeletionSetError("The deletion set is empty: nothing in the dataset 'census-names' is chosen."),
         PatternError("Not a regular expression: missing ), unterminated subpattern at position 0."),
@@ -40,15 +47,20 @@ def list_subsets(dataset: DatasetName, session: Reading, limit: Limit = 50, offs
         body=True,
     ),
 )
-def create_subset(
-    dataset: DatasetName, new: NewSubset, session: Writing, request: Request, response: Response
-) -> Subset:
+def create_subset(dataset: DatasetName, new: NewSubset, request: Request, response: Response) -> Subset:
     """Name a deletion set: by document numbers, units, or what the texts contain or match.
 
     A rule about texts chooses every unit with at least one such document. The units are chosen once, now.
     """
-    row = catalog.get_dataset(session, dataset)
-    subset = catalog.add_subset(session, dataset=row, name=new.name, rule=new.rule())
+    database: Database = request.app.state.database
+    # A search may take seconds, in which nothing else could be written.
+    with transaction(database, writes=False) as session:
+        row = catalog.get_dataset(session, dataset)
+        catalog.check_subset(session, row, new.name)
+        chosen = catalog.resolve_units(session, row, new.rule())
+    with transaction(database, actor=actor_of(request)) as session:
+        row = catalog.get_dataset(session, dataset)
+        subset = catalog.add_subset(session, dataset=row, name=new.name, rule=new.rule(), chosen=chosen)
     response.headers["Location"] = request.app.url_path_for("get_subset", dataset=dataset, subset=subset.name)
     return subset
 
@@ -57,6 +69,7 @@ def create_subset(
     "/{subset}",
     operation_id="get_subset",
     response_model=SubsetAnswer,
+    openapi_extra=needs("catalog:read"),
     responses=declared(
         NotFoundError("There is no subset 'hasx' of the dataset 'census-names'. Known: has-x, has-z."), wrong=WRONG_NAME
     ),

@@ -58,7 +58,7 @@ class AttributionAnswer(Answer):
 
     unit: str = Field(description="The unit's name.")
     documents: int = Field(description="How many documents it has.")
-    text: str = Field(description="The first of them.")
+    text: str | None = Field(description="The first of them; null for a key without the scope catalog:read.")
     estimate: float = Field(description="Of the measurement without the unit.")
     change: float = Field(description="estimate - baseline.")
     standard_error: float

@@ -88,7 +88,44 @@ def measurement_of(body: MeasurementBody) -> Measurement:
     return Measurement(**body.model_dump())
 
 
-class PredictRequest(RequestBody):
+class Asked(RequestBody):
+    """How a sketch is to be asked: what single questions and batches have in common."""
+
+    sketch: Name
+    version: VersionNumber = None
+    measurements: list[MeasurementBody] = Field(min_length=1, max_length=64, description="Answered in this order.")
+    estimator: Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"] = Field(
+        default="auto",
+        description="axes sums what every unit does alone; pairs, hybrid and interpolation add interactions between"
+        " units, from retrained pairs or from random directions; regression weights these sums as fits similar sets"
+        " that the model was retrained for; sphere averages random directions. auto takes what had the least error at"
+        " such sets.",
+    )
+    degree: Degree = Field(
+        default="auto",
+        description="The highest order of the expansion, up to the sketch's; auto is that, and for the estimator"
+        " sphere the one of least estimated error.",
+    )
+    downweight: Downweight = Field(
+        default=1.0, description="From 0 to 1: the part of the losses that is taken away. A list asks for a curve."
+    )
+    confidence: float = Field(
+        default=0.95, strict=True, ge=LEAST_CONFIDENCE, le=MOST_CONFIDENCE, description="Of the interval."
+    )
+    average: Literal["mean", "median_of_means"] = Field(
+        default="mean", description="Over the directions; median_of_means withstands heavy tails at some cost."
+    )
+
+    def downweights(self) -> list[float]:
+        """The downweights asked, one or several."""
+        return self.downweight if isinstance(self.downweight, list) else [self.downweight]
+
+    def measured(self) -> list[Measurement]:
+        """The measurements, as the engine takes them."""
+        return [measurement_of(one) for one in self.measurements]
+
+
+class PredictRequest(Asked):
     """How would the model measure, had this not been in its training data?"""
 
     model_config = ConfigDict(
@@ -124,31 +161,7 @@ class PredictRequest(RequestBody):
         }
     )
 
-    sketch: Name
-    version: VersionNumber = None
     delete: Deletion
-    measurements: list[MeasurementBody] = Field(min_length=1, max_length=64, description="Answered in this order.")
-    estimator: Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"] = Field(
-        default="auto",
-        description="axes sums what every unit does alone; pairs, hybrid and interpolation add interactions between"
-        " units, from retrained pairs or from random directions; regression weights these sums as fits similar sets"
-        " that the model was retrained for; sphere averages random directions. auto takes what had the least error at"
-        " such sets.",
-    )
-    degree: Degree = Field(
-        default="auto",
-        description="The highest order of the expansion, up to the sketch's; auto is that, and for the estimator"
-        " sphere the one of least estimated error.",
-    )
-    downweight: Downweight = Field(
-        default=1.0, description="From 0 to 1: the part of the losses that is taken away. A list asks for a curve."
-    )
-    confidence: float = Field(
-        default=0.95, strict=True, ge=LEAST_CONFIDENCE, le=MOST_CONFIDENCE, description="Of the interval."
-    )
-    average: Literal["mean", "median_of_means"] = Field(
-        default="mean", description="Over the directions; median_of_means withstands heavy tails at some cost."
-    )
     verify: bool = Field(
         default=False,
         strict=True,
@@ -161,10 +174,6 @@ class PredictRequest(RequestBody):
         if self.verify and max(self.downweights()) != 1:
             raise ValueError("verify retrains with all of the losses taken away: let the (largest) downweight be 1")
         return self
-
-    def downweights(self) -> list[float]:
-        """The downweights asked, one or several."""
-        return self.downweight if isinstance(self.downweight, list) else [self.downweight]
 
 
 class DeletedAnswer(Answer):
@@ -345,4 +354,6 @@ class PredictAnswer(Answer):
     deleted: DeletedAnswer
     predictions: list[PredictionAnswer | DistributionAnswer]
     verification: VerificationLinkAnswer | None = Field(description="Null unless verify was asked.")
-    elapsed_ms: float = Field(description="Time that the answer took in the server, the network not counted.")
+    elapsed_ms: float = Field(
+        description="Time that the answer took in the server, without the network and its record in the audit."
+    )

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import AliasPath, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from app.schemas import Answer, PageAnswer, example_page
+from app.schemas import Answer, PageAnswer, RequestBody, example_page
 
 _SKETCH: Final[JsonDict] = {
     "name": "names",
@@ -29,6 +29,17 @@ _VERSION: Final[JsonDict] = {
 }
 
 
+class Promotion(RequestBody):
+    """Which version is to be current, and which one is so now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 1, "expected": 1}]})
+
+    version: int = Field(strict=True, ge=1, le=2**31 - 1, description="The version that questions get from now on.")
+    expected: int | None = Field(
+        strict=True, ge=1, le=2**31 - 1, description="The current version as you know it, null for none; else 409."
+    )
+
+
 class SketchAnswer(Answer):
     """A sketch: the name under which its versions are served."""
 
@@ -37,7 +48,8 @@ class SketchAnswer(Answer):
     name: str
     dataset: str = Field(validation_alias=AliasPath("dataset", "name"))
     current_version: int | None = Field(
-        validation_alias="current_number", description="The version that questions get unless they name another."
+        validation_alias="current_number",
+        description="What questions get unless they name another; after a promotion as soon as it is loaded.",
     )
     created_at: datetime
 
@@ -50,7 +62,9 @@ class VersionAnswer(Answer):
     sketch: str = Field(validation_alias=AliasPath("sketch", "name"))
     dataset: str = Field(validation_alias=AliasPath("sketch", "dataset", "name"))
     number: int = Field(description="Versions of a sketch count from 1.")
-    state: Literal["ready", "retired"] = Field(description="A retired version isn't served.")
+    state: Literal["ready", "retired", "deleted"] = Field(
+        description="A retired version isn't served; the artifact of a deleted one is given up, too."
+    )
     is_current: bool
     checksum: str
     size_bytes: int

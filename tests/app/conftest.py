@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,15 +19,16 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, create_engine, insert, make_url, text
 from sqlalchemy.orm import Session
 
 from app import catalog
 from app.catalog import Containing
+from app.catalog.audit import NO_HASH
 from app.db import Database, migrate, open_database, transaction
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Dataset, Table
+from app.tables import AuditChain, Dataset, Table
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.model import ModelConfiguration
@@ -93,7 +95,9 @@ def emptied(url: URL) -> Iterator[str]:
     admin = create_engine(url)
     with admin.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))  # what a test left open shall not stop the others
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # without the triggers of the audit
         connection.execute(text(f"TRUNCATE {', '.join(Table.metadata.tables)} RESTART IDENTITY"))
+        connection.execute(insert(AuditChain).values(id=1, length=0, head=NO_HASH))
     admin.dispose()
 
 
@@ -194,8 +198,16 @@ def register(session: Session, settings: Settings, dataset: Dataset, artifact: A
 @pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
     """The running application; what crashes it is answered, not raised here."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
         yield client
+
+
+def until(happens: Callable[[], bool], *, seconds: float = 20) -> bool:
+    """Whether something happens in time, looked at again and again."""
+    end = time.monotonic() + seconds
+    while not (happened := happens()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return happened
 
 
 def refusal(response: httpx.Response, status: int) -> dict[str, Any]:

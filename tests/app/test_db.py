@@ -102,7 +102,7 @@ def test_a_server_that_is_away_is_noticed_when_it_is_needed() -> None:
 
 
 def test_a_sqlite_catalog_is_made_at_the_start(tmp_path: Path) -> None:
-    with TestClient(create_app(Settings(data_dir=tmp_path / "new" / "place"))) as client:
+    with TestClient(create_app(Settings(data_dir=tmp_path / "new" / "place")), base_url="http://127.0.0.1") as client:
         assert client.get("/datasets").json()["items"] == []
     assert (tmp_path / "new" / "place" / "catalog.sqlite").exists()
 
@@ -114,15 +114,18 @@ def test_a_schema_that_isnt_the_newest_is_never_served(empty_url: str, tmp_path:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     database.dispose()
-    with pytest.raises(SchemaError), TestClient(create_app(settings)):
+    with pytest.raises(SchemaError), TestClient(create_app(settings), base_url="http://127.0.0.1"):
         pass
 
 
 @pytest.mark.parametrize("backend", [pytest.param("postgresql", marks=pytest.mark.postgres)])
 def test_a_postgresql_catalog_is_migrated_by_command_only(empty_url: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=empty_url)
-    with pytest.raises(SchemaError, match="neverseen db upgrade"), TestClient(create_app(settings)):
+    with (
+        pytest.raises(SchemaError, match="neverseen db upgrade"),
+        TestClient(create_app(settings), base_url="http://127.0.0.1"),
+    ):
         pass
     migrate(empty_url)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         assert client.get("/datasets").status_code == 200

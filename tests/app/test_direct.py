@@ -102,7 +102,7 @@ def test_what_a_route_depends_on_is_asked_first_wherever_it_is_declared(place: s
 
     app = FastAPI(dependencies=dependencies("application"))
     app.include_router(router, dependencies=dependencies("inclusion"))
-    assert TestClient(app).post("/", json={"number": 3}).status_code == 401
+    assert TestClient(app, base_url="http://127.0.0.1").post("/", json={"number": 3}).status_code == 401
 
 
 def test_a_body_is_decoded_once() -> None:
@@ -115,7 +115,7 @@ def test_a_body_is_decoded_once() -> None:
 
     app = FastAPI()
     app.include_router(router)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         assert client.post("/", json={"number": 3}).text == "3"
         assert client.post("/", json={"number": "three"}).status_code == 422
     [(body, decoded)] = seen

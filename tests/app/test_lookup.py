@@ -17,10 +17,13 @@ from sqlalchemy import Connection, event, text
 
 from app import catalog, lookup
 from app.catalog import ByDocuments, BySubset, ByUnits, Containing, ResolvedDeletion
-from app.db import Database, KeptReader, open_database, transaction
+from app.db import Database, open_database, transaction
 from app.errors import AppError, ConflictError, NotFoundError
+from app.kept import KeptReader
 from app.lookup import Lookup
 from app.main import create_app
+from app.predictor import Predictor
+from app.serving import Serving
 from app.settings import Settings
 from engine.documents import Documents
 from engine.errors import EngineError
@@ -31,7 +34,8 @@ from tests.app.test_predict_route import QUESTION, ask
 
 @pytest.fixture
 def looking(database: Database, settings: Settings) -> Iterator[Lookup]:
-    found = Lookup(database, settings.artifacts_dir)
+    predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20)
+    found = Lookup(database, settings.artifacts_dir, Serving(database, predictor, settings.artifacts_dir))
     yield found
     found.close()
 
@@ -78,7 +82,7 @@ def test_a_promotion_and_a_retirement_by_another_process_show_in_the_next_answer
         "    catalog.promote(session, sketch='tiny', version=1, expected=2)\n"
         "    catalog.retire(session, sketch='tiny', version=2)\n"
     )
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         assert (ask(client)["version"], ask(client, version=2)["version"]) == (2, 2)
         subprocess.run([sys.executable, "-c", program], check=True)
         assert ask(client)["version"] == 1

@@ -14,7 +14,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text
+from sqlalchemy import MetaData, inspect, select, text
 from sqlalchemy.orm import Session
 
 from app import catalog
@@ -93,39 +93,79 @@ def test_migrations_go_down_and_up_again(alembic: Config, empty_url: str) -> Non
     assert tables(empty_url) == {"alembic_version", *Table.metadata.tables}
 
 
-def test_verifications_go_and_the_rest_stays_when_their_migration_is_taken_back(
-    alembic: Config, empty_url: str
+def fill(session: Session) -> None:
+    """Something in every table."""
+    documents = Documents.from_records([("ann", "a"), ("bob", "b"), ("max", "a")])
+    dataset = catalog.add_dataset(session, name="names", documents=documents)
+    catalog.add_subset(session, dataset=dataset, name="has-x", rule=catalog.Containing("x"))
+    for location in ("one", "two"):
+        version = catalog.register_version(
+            session, sketch="names", dataset=dataset, location=location, checksum="b", configuration={}, size_bytes=1
+        )
+    session.add(
+        Verification(
+            id=str(uuid4()),
+            version_id=version.id,
+            units=[0],
+            document_count=2,
+            predictions=[{"baseline": 2.0}],
+            confidence=0.95,
+            state="finished",
+            truths=[2.5],
+            finished_at=datetime.now(UTC),
+        )
+    )
+    catalog.add_key(session, prefix="abcdefgh", name="reader", hash="c", scopes=["predict"], decimals=3)
+
+
+def content(url: str) -> dict[str, list[dict[str, object]]]:
+    """Every row of every table that there is, as plain values."""
+    database = connect(url)
+    with database.connect() as connection:
+        present = MetaData()
+        present.reflect(connection)
+        found = {
+            name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for name, table in present.tables.items()
+            if name != "alembic_version"
+        }
+    database.dispose()
+    return found
+
+
+REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+
+
+@pytest.mark.parametrize("revision", [*REVISIONS[1:], "base"])
+def test_a_migration_that_is_taken_back_keeps_all_that_was_there_before_it(
+    alembic: Config, empty_url: str, revision: str
 ) -> None:
     migrate(empty_url)
-    now = datetime.now(UTC)
     with rows(empty_url) as session:
-        documents = Documents.from_records([("ann", None), ("bob", None)])
-        dataset = catalog.add_dataset(session, name="names", documents=documents)
-        version = catalog.register_version(
-            session, sketch="names", dataset=dataset, location="a", checksum="b", configuration={}, size_bytes=1
-        )
-        session.add(
-            Verification(
-                id=str(uuid4()),
-                version_id=version.id,
-                units=[0],
-                document_count=1,
-                predictions=[{"baseline": 2.0}],
-                confidence=0.95,
-                state="finished",
-                truths=[2.5],
-                finished_at=now,
-            )
-        )
+        fill(session)
+    before = content(empty_url)
+    assert all(before.values()), "every table is filled"
+    command.downgrade(alembic, revision)
+    older = content(empty_url)
+    migrate(empty_url)
+    after = content(empty_url)
+    assert set(after) == set(before)
+    for table, kept in older.items():
+        assert len(kept) == len(before[table]) == len(after[table]), table
+        for was, is_now, then in zip(before[table], after[table], kept, strict=True):
+            assert {name: was[name] for name in then} == then, table
+            assert {name: is_now[name] for name in then} == then, table
     with rows(empty_url) as session:
-        row = session.scalars(select(Verification)).one()
-        assert (row.units, row.predictions, row.truths, row.finished_at) == ([0], [{"baseline": 2.0}], [2.5], now)
-    command.downgrade(alembic, "0001")
-    assert tables(empty_url) == {"alembic_version", *Table.metadata.tables} - {"verifications"}
+        assert catalog.verify_chain(session).broken is None
+
+
+def test_what_a_verification_holds_is_given_back_as_it_was(empty_url: str) -> None:
     migrate(empty_url)
     with rows(empty_url) as session:
-        assert session.scalars(select(Verification)).all() == []
-        assert catalog.get_version(session, "names").number == 1
+        fill(session)
+    with rows(empty_url) as session:
+        row = session.scalars(select(Verification)).one()
+        assert (row.units, row.predictions, row.truths) == ([0], [{"baseline": 2.0}], [2.5])
 
 
 @contextmanager

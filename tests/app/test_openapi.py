@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from app import schemas
+from app.catalog import SCOPES
+from app.guard import Guarded
 from app.main import create_app
 from app.problems import MEDIA_TYPE, Problem
 from app.schemas import Answer, RequestBody
@@ -24,6 +26,9 @@ OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
 }
+
+OPEN = {"healthz", "readyz", "metrics"}
+"""Operations that need no key."""
 
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
@@ -42,7 +47,8 @@ def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield operation["requestBody"]["content"]["application/json"]["schema"]
     for status, response in operation["responses"].items():
         if status.startswith("2"):
-            yield response["content"]["application/json"]["schema"]
+            [content] = response["content"].values()
+            yield content["schema"]
 
 
 def test_the_operations_are_these() -> None:
@@ -64,8 +70,16 @@ def test_the_operations_are_these() -> None:
         "get_sketch",
         "list_sketch_versions",
         "get_sketch_version",
-        "healthz",
-        "readyz",
+        "promote_version",
+        "rollback_version",
+        "retire_version",
+        "delete_version",
+        "predict_batch",
+        "list_keys",
+        "create_key",
+        "revoke_key",
+        "list_audit_records",
+        *OPEN,
     }
 
 
@@ -82,7 +96,7 @@ def test_an_operation_is_described(name: str) -> None:
 def test_what_an_operation_takes_and_answers_has_an_example(name: str) -> None:
     _, _, operation = OPERATIONS[name]
     for schema in bodies(operation):
-        assert resolved(schema)["examples"], schema
+        assert name == "metrics" or resolved(schema)["examples"], schema
     for parameter in operation.get("parameters", ()):
         assert parameter["in"] == "query" or parameter["examples"], parameter
 
@@ -97,14 +111,35 @@ def test_an_operation_declares_its_errors_in_the_one_shape(name: str) -> None:
         for example in answer["content"][MEDIA_TYPE]["examples"].values():
             assert Problem.model_validate(example["value"]).status == status
             assert example["value"]["type"].startswith("urn:neverseen:problem:")
-    if name != "healthz":
+    if name not in {"healthz", "metrics"}:
         assert 503 in errors
+    assert ({401, 403, 429} <= set(errors)) == (name not in OPEN)
     if operation.get("parameters") or "requestBody" in operation:
         assert 422 in errors
     if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())) or name == "predict":
         assert 404 in errors
-    if method == "post":
-        assert {400, 409, 413} <= set(errors)
+    if "requestBody" in operation:
+        assert {408, 413} <= set(errors)
+    if method == "post" and "requestBody" in operation:
+        assert {400, 409} <= set(errors)
+
+
+@every_operation
+def test_an_operation_says_which_key_it_needs(name: str) -> None:
+    _, _, operation = OPERATIONS[name]
+    if name in OPEN:
+        assert "security" not in operation
+        return
+    assert operation["x-scope"] in SCOPES
+    assert [set(way) for way in operation["security"]] == [{"bearer"}, {"header"}]
+    assert set(DOCUMENT["components"]["securitySchemes"]) == {"bearer", "header"}
+
+
+def test_an_operation_that_names_no_scope_cant_be_made() -> None:
+    router = APIRouter(route_class=Guarded)
+    declare = router.get("/open")
+    with pytest.raises(KeyError):
+        declare(lambda: None)
 
 
 def test_no_error_is_declared_as_plain_json() -> None:

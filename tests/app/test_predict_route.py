@@ -17,7 +17,7 @@ from app.db import Database, transaction
 from app.main import create_app
 from app.settings import Settings
 from engine.store import Artifact
-from tests.app.conftest import NAMES, refusal, register
+from tests.app.conftest import NAMES, refusal, register, until
 
 QUESTION: dict[str, Any] = {
     "sketch": "tiny",
@@ -186,7 +186,7 @@ def test_a_version_can_be_named_and_a_retired_one_isnt_served(
     with transaction(database) as session:
         dataset = catalog.get_dataset(session, "names")
         register(session, settings, dataset, artifact, sketch="tiny")
-    assert ask(client)["version"] == 2
+    assert until(lambda: ask(client)["version"] == 2)
     assert ask(client, version=1)["predictions"] == ask(client)["predictions"]
     with transaction(database) as session:
         catalog.retire(session, sketch="tiny", version=1)
@@ -218,7 +218,7 @@ def test_a_damaged_artifact_is_refused_and_the_others_go_on_serving(
         dataset = catalog.get_dataset(session, "names")
         path = register(session, settings, dataset, artifact, sketch="broken")
     damage(path, how)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
         ready = client.get("/readyz").json()
         assert [one["label"] for one in ready["resident"]] == ["tiny v1"]
         assert [one["label"] for one in ready["failed"]] == ["broken v1"]
@@ -240,7 +240,7 @@ def test_it_is_ready_with_the_current_versions_resident(client: TestClient) -> N
 def test_it_isnt_ready_when_no_sketch_can_be_served(settings: Settings, database: Database) -> None:
     with transaction(database, writes=False) as session:
         damage(settings.artifacts_dir / catalog.get_version(session, "tiny").location, "gone")
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
         response = client.get("/readyz")
         assert "tiny v1: " in refusal(response, 503)["detail"]
         assert response.headers["retry-after"]

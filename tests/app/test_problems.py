@@ -208,7 +208,7 @@ def test_no_value_crashes_the_server(client: TestClient, key: str, value: object
 @pytest.fixture
 def small(settings: Settings) -> Iterator[TestClient]:
     limited = settings.model_copy(update={"max_body_bytes": 1_000})
-    with TestClient(create_app(limited), raise_server_exceptions=False) as client:
+    with TestClient(create_app(limited), raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -235,7 +235,7 @@ def test_a_crash_says_nothing_of_itself(settings: Settings) -> None:
         raise RuntimeError("a secret path")
 
     app.dependency_overrides[deps.get_session] = broken
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
         response = client.get("/datasets")
     assert refusal(response, 500)["type"] == "urn:neverseen:problem:internal"
     assert "secret" not in response.text

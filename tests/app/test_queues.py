@@ -27,7 +27,7 @@ MAX, BOB = Measurement(text="max"), Measurement(text="bob")
 
 
 def test_a_quick_question_is_answered_while_slow_ones_fill_all_their_threads() -> None:
-    queues, go_on = Queues(), threading.Event()
+    queues, go_on = Queues(most_waiting=1_000, waited=lambda _: None), threading.Event()
 
     async def questions() -> None:
         slow = [asyncio.ensure_future(queues.slow(go_on.wait, PATIENCE_SECONDS)) for _ in range(40)]
@@ -41,7 +41,7 @@ def test_a_quick_question_is_answered_while_slow_ones_fill_all_their_threads() -
 
 
 def test_quick_questions_are_answered_in_order_and_one_at_a_time() -> None:
-    queues = Queues()
+    queues = Queues(most_waiting=1_000, waited=lambda _: None)
     running, answered = threading.Lock(), []
 
     def answer(number: int) -> None:
@@ -58,7 +58,7 @@ def test_quick_questions_are_answered_in_order_and_one_at_a_time() -> None:
 
 
 def test_what_a_question_raises_reaches_whoever_asked() -> None:
-    queues = Queues()
+    queues = Queues(most_waiting=1_000, waited=lambda _: None)
 
     async def question() -> None:
         with pytest.raises(ZeroDivisionError):
@@ -146,7 +146,7 @@ def test_loading_is_logged_with_size_and_time(
 ) -> None:
     from app.main import create_app
 
-    with caplog.at_level("INFO", logger="app"), TestClient(create_app(settings)) as client:
+    with caplog.at_level("INFO", logger="app"), TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         ready = client.get("/readyz").json()
     [resident] = ready["resident"]
     assert resident["bytes"] < ready["budget_bytes"] == settings.resident_bytes

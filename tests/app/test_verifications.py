@@ -175,11 +175,11 @@ def test_without_verify_nothing_is_verified(client: TestClient) -> None:
 def test_what_a_stopped_service_leaves_is_taken_up_by_the_next_one(
     settings: Settings, database: Database, artifact: Artifact
 ) -> None:
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         verification = client.post("/predict", json=QUESTION).json()["verification"]
         wait_until(lambda: client.get(verification["url"]).json()["state"] == "running")
     assert state(database, verification["id"]) == "pending"
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         wait_until(lambda: client.get(verification["url"]).json()["state"] == "finished")
         body = client.get(verification["url"]).json()
     assert [one["truth"] for one in body["measurements"]] == pytest.approx(truths(artifact), abs=1e-6)
@@ -202,7 +202,7 @@ def test_what_dead_processes_left_is_taken_over_and_others_work_is_not(
             .where(Verification.id != retired)
             .values(version_id=catalog.get_version(session, "tiny").id)
         )
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         wait_until(lambda: client.get(f"/verifications/{retired}").json()["state"] == "failed")
         assert client.get(f"/verifications/{stale}").json()["state"] == "finished"
         failed = client.get(f"/verifications/{retired}").json()

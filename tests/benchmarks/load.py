@@ -30,7 +30,7 @@ class AnswerError(Exception):
 
 def encoded(method: str, path: str, body: object = None) -> bytes:
     """A request as it goes over the wire; `body` is sent as JSON."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: benchmark\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     if body is None:
         return f"{head}\r\n".encode()
     content = json.dumps(body).encode()

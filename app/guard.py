@@ -1,0 +1,68 @@
+"""The one way into every operation but those that say how the service does: is the caller allowed, is it done in time?
+
+It stands before the body is read. An operation says which scope it needs; one that doesn't can't be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from app.access import Caller
+from app.actors import Actor
+from app.catalog import Scope
+from app.direct import DirectRoute
+from app.errors import DeadlineError
+from app.parts import parts_of
+
+_SCOPE = "x-scope"  # in the OpenAPI document, too
+
+
+def needs(scope: Scope) -> dict[str, Any]:
+    """What an operation of a guarded route is made with, as its `openapi_extra`: the scope that it needs."""
+    return {_SCOPE: scope, "security": [{"bearer": []}, {"header": []}]}
+
+
+class Guarded(APIRoute):
+    """A route that admits a request before anything else is done for it, and gives up when its time is over."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        handler = super().get_route_handler()
+        scope = cast("Scope", (self.openapi_extra or {})[_SCOPE])
+
+        async def guarded(request: Request) -> Response:
+            parts = parts_of(request)
+            seconds = parts.settings.request_seconds
+            deadline = asyncio.timeout(seconds)
+            try:
+                async with deadline:
+                    request.state.caller = await parts.access.admit(request.headers, scope)
+                    return await handler(request)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                raise DeadlineError(
+                    f"This took longer than {seconds:g} seconds. Try again later, or ask for less."
+                ) from None
+
+        return guarded
+
+
+class GuardedDirectRoute(Guarded, DirectRoute):
+    """A guarded route without detours."""
+
+
+def caller_of(request: Request) -> Caller:
+    """Who makes a request that was admitted."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def actor_of(request: Request) -> Actor:
+    """The same, for the audit."""
+    return Actor(name=caller_of(request).name, request_id=request.state.request_id)

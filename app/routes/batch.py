@@ -1,0 +1,187 @@
+"""Many questions at once: the same measurements without each of many deletion sets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from time import perf_counter
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
+
+from app.answering import Answered, answered, answered_about, predicted
+from app.direct import as_json
+from app.errors import (
+    AppError,
+    BusyError,
+    ConflictError,
+    ForbiddenError,
+    LimitError,
+    NotFoundError,
+    problem_type,
+)
+from app.guard import GuardedDirectRoute, caller_of, needs
+from app.lookup import Version
+from app.openapi import declared
+from app.parts import parts_of
+from app.problems import problem
+from app.recorder import committed
+from app.schemas.batch import BatchAnswer, BatchItem, BatchRequest
+from app.schemas.predict import DeletedAnswer
+from engine.errors import (
+    ArtifactError,
+    DegreeError,
+    DeletionSetError,
+    DownweightError,
+    EngineError,
+    TextLengthError,
+    UnknownCharacterError,
+)
+
+logger = logging.getLogger(__name__)
+
+_LINES: Final = "application/jsonl"
+_TURN_SECONDS: Final = 0.05
+"""How long a batch computes before others get their turn."""
+
+router = APIRouter(tags=["predict"], route_class=GuardedDirectRoute)
+
+
+@router.post(
+    "/predict/batch",
+    operation_id="predict_batch",
+    openapi_extra=needs("predict"),
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "JSON lines, one for each deletion set, sent as they are computed.",
+            "content": {_LINES: {"schema": {"$ref": "#/components/schemas/BatchAnswer"}}},
+        },
+        **declared(
+            UnknownCharacterError("The character 'ö' at position 1 isn't in the model's vocabulary."),
+            TextLengthError("The text of the measurement is empty; it needs at least one character."),
+            DegreeError("The sketch holds orders up to 3; degree 4 needs another build."),
+            DownweightError("The downweight 1.5 lies outside [0, 1]."),
+            LimitError("There are 64 measurements, and a question may have 16."),
+            ForbiddenError("This key may only ask for the measurements that it was made for."),
+            NotFoundError("There is no sketch 'nmaes'. Known: names."),
+            ConflictError("names v1 is retired and isn't served; ask the current version."),
+            ArtifactError("names v1: the file parameters.safetensors doesn't have the checksum of the manifest."),
+            BusyError("136 questions are before this one: try again later."),
+            wrong="body.deletions: List should have at least 1 item after validation, not 0",
+            body=True,
+        ),
+    },
+)
+async def predict_batch(batch: BatchRequest, request: Request) -> Response:
+    """Predict measurements without each of many deletion sets, answered line by line as they are computed.
+
+    One version answers all of them. A set that can't be deleted has a `problem` in its line, and the others go on;
+    what is wrong with the measurements refuses the batch. Each set counts as one request of the key.
+    """
+    parts, caller = parts_of(request), caller_of(request)
+    caller.check_measurements(batch.measured())
+    parts.access.charge(caller, len(batch.deletions) - 1)
+    version = await parts.queues.slow(parts.lookup.find_version, batch.sketch, batch.version)
+    first = await _turn(batch, 0, version, request)
+    return _Lines(_lines(batch, first, version, request), stalled_seconds=parts.settings.request_seconds)
+
+
+async def _lines(
+    batch: BatchRequest, turn: Sequence[Answered], version: Version, request: Request
+) -> AsyncIterator[bytes]:
+    done = 0
+    while True:
+        yield b"".join(line.body for line in turn)
+        done += len(turn)
+        if done == len(batch.deletions):
+            return
+        turn = await _turn(batch, done, version, request)
+
+
+async def _turn(batch: BatchRequest, start: int, version: Version, request: Request) -> Sequence[Answered]:
+    """The lines of some sets, recorded."""
+    parts = parts_of(request)
+    async with asyncio.timeout(parts.settings.request_seconds):
+        while True:
+            try:
+                lines = await parts.queues.slow(_computed, batch, start, version, request)
+            except BusyError:
+                if not start:
+                    raise
+                await asyncio.sleep(_TURN_SECONDS)  # what was begun goes on when there is room
+            else:
+                break
+        for line in lines:
+            await committed(line.record)
+    return lines
+
+
+def _computed(batch: BatchRequest, start: int, version: Version, request: Request) -> list[Answered]:
+    """Lines from a place on, until the turn is over."""
+    began = perf_counter()
+    lines = []
+    for index in range(start, len(batch.deletions)):
+        lines.append(_line(batch, index, version, request))
+        if perf_counter() - began > _TURN_SECONDS:
+            break
+    return lines
+
+
+def _line(batch: BatchRequest, index: int, version: Version, request: Request) -> Answered:
+    parts, item = parts_of(request), batch.deletions[index]
+    try:
+        with parts.metrics.phase("lookup"):
+            found = parts.lookup.resolve(version, item.delete.resolvable())
+        predictions = predicted(parts, found, batch, batch.measured())
+    except (AppError, DeletionSetError) as error:
+        return _refused(request, index, item, version, error)
+    body = as_json(
+        BatchAnswer,
+        decimals=caller_of(request).decimals,
+        index=index,
+        id=item.id,
+        version=version.number,
+        deleted=DeletedAnswer(units=len(found.deletion.units), documents=found.deletion.documents),
+        predictions=predictions,
+        problem=None,
+    )
+    return answered(request, "predict", found, body + b"\n", measurements=len(predictions), index=index)
+
+
+def _refused(
+    request: Request, index: int, item: BatchItem, version: Version, error: AppError | EngineError
+) -> Answered:
+    kind = problem_type(type(error))
+    body = as_json(
+        BatchAnswer,
+        index=index,
+        id=item.id,
+        version=version.number,
+        deleted=None,
+        predictions=None,
+        problem=problem(kind, str(error)),
+    )
+    return answered_about(request, "predict", version, body + b"\n", index=index, problem=kind.slug)
+
+
+class _Lines(StreamingResponse):
+    """Lines that are sent as they come; a client that doesn't read them is left after a while."""
+
+    media_type = _LINES
+
+    def __init__(self, lines: AsyncIterator[bytes], *, stalled_seconds: float) -> None:
+        super().__init__(lines)
+        self._stalled_seconds = stalled_seconds
+
+    async def stream_response(self, send: Send) -> None:
+        """Send, and give up where that isn't taken."""
+
+        async def patient(message: Message) -> None:
+            async with asyncio.timeout(self._stalled_seconds):
+                await send(message)
+
+        await super().stream_response(patient)
