@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.commands import attributions, audit, datasets, keys, predict, samples, serve, sketches, subsets
+from app.commands.backup import backup
 from app.commands.demo import demo
 from app.db import migrate
 from app.errors import AppError
@@ -30,6 +31,7 @@ app.command()(serve.serve)
 app.command()(predict.predict)
 app.command()(attributions.attributions)
 app.command()(samples.samples)
+app.command()(backup)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(subsets.app, name="subsets")
 app.add_typer(sketches.app, name="sketches")

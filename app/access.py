@@ -168,8 +168,13 @@ class Access:
         self.charge(caller, 1)
         return caller
 
-    def charge(self, caller: Caller, requests: int) -> None:
+    def charge(self, caller: Caller, requests: int, *, before: int = 0) -> None:
         """Count requests of a caller.
+
+        Args:
+            caller: who makes them.
+            requests: how many.
+            before: how many of the same question were counted already.
 
         Raises:
             LimitError: a minute's requests are fewer than these.
@@ -179,8 +184,10 @@ class Access:
         per_minute = self._requests_per_minute if own is None else own
         if not per_minute:
             return
-        if requests > per_minute:
-            raise LimitError(f"{requests:,} at once can never be answered: this key may ask {per_minute:,} a minute.")
+        if before + requests > per_minute:
+            raise LimitError(
+                f"{before + requests:,} at once can never be answered: this key may ask {per_minute:,} a minute."
+            )
         allowance = self._allowances.get(caller.name)
         if allowance is None:
             allowance = self._allowances[caller.name] = _Allowance(per_minute)

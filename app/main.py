@@ -13,11 +13,12 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
-from app import problems, tracing
+from app import problems
 from app.access import Access, check_exposure
 from app.body_limit import BodyLimit
 from app.db import open_ready_database
 from app.lookup import Lookup
+from app.observation import TELEMETRY
 from app.openapi import DESCRIPTION, TAGS, Application
 from app.parts import Parts
 from app.predictor import Predictor
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("neverseen"),
         openapi_tags=TAGS,
         lifespan=_lifespan,
+        telemetry=TELEMETRY,
     )
     app.state.settings = settings
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
@@ -74,7 +76,6 @@ def create_app(settings: Settings) -> FastAPI:
     resources = (predict, batch, attributions, samples, verifications, datasets, subsets, sketches, keys, audit, health)
     for resource in resources:
         app.include_router(resource.router)
-    tracing.install(app)
     return app
 
 

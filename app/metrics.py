@@ -45,7 +45,7 @@ class Metrics:
             registry=self._registry,
         )
         self._phases = {name: phases.labels(name) for name in ("queue", "lookup", "engine", "audit")}
-        self.problems = Counter(
+        self._problems = Counter(
             "neverseen_problems_total", "Refusals and failures by their type.", ("type",), registry=self._registry
         )
         predictions = Counter(
@@ -55,7 +55,7 @@ class Metrics:
             registry=self._registry,
         )
         self._predictions = {below: predictions.labels(str(below).lower()) for below in (False, True)}
-        self.audit_records = Counter(
+        self._audit_records = Counter(
             "neverseen_audit_records_total", "Records of answers written to the audit.", registry=self._registry
         )
 
@@ -65,6 +65,10 @@ class Metrics:
         if key not in self._requests_of:
             self._requests_of[key] = self._requests.labels(method, route, str(status))
         self._requests_of[key].observe(seconds)
+
+    def refused(self, kind: str) -> None:
+        """Count a refusal or failure, by the last part of its problem's type."""
+        self._problems.labels(kind).inc()
 
     def waited(self, seconds: float) -> None:
         """Count a question that has waited for the engine."""
@@ -81,7 +85,7 @@ class Metrics:
 
     def recorded(self, records: int, seconds: float) -> None:
         """Count records of the audit, written in one transaction of some seconds."""
-        self.audit_records.inc(records)
+        self._audit_records.inc(records)
         self._phases["audit"].observe(seconds)
 
     def predicted(self, *, below_resolution: bool) -> None:

@@ -13,6 +13,7 @@ from secrets import token_hex
 from time import perf_counter
 from typing import Final
 
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.metrics import Metrics
@@ -24,7 +25,10 @@ request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=Non
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_REFUSED: Final = 400
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNROUTED: Final = "none"
+_PROBES: Final = ("/healthz", "/readyz", "/metrics")
 _PAGES: Final = ("/docs", "/redoc")  # whose scripts come from elsewhere
 
 _HEADERS: Final = (
@@ -38,6 +42,14 @@ _NOTHING_ACTIVE: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _SECURE: Final = ((b"strict-transport-security", b"max-age=31536000"),)
+
+
+TELEMETRY: Final[TelemetryConfig] = {
+    "auto_configure": True,  # where the variables OTEL_* say so, and the packages are there
+    "logs": False,  # they would hold parts of what was asked
+    "exclude": lambda scope: scope["path"] in _PROBES,
+}
+"""What FastAPI traces by OpenTelemetry: requests, but for those that only look how the service does."""
 
 
 class Observed:
@@ -72,8 +84,10 @@ class Observed:
 
     def _say(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", _UNROUTED)
-        method = scope["method"] if route != _UNROUTED else _UNROUTED  # of a stranger's choice
+        method = scope["method"] if scope["method"] in _METHODS else _UNROUTED  # of a stranger's choice
         self._metrics.requested(method, route, status, seconds)
+        if status >= _REFUSED:
+            self._metrics.refused(scope["state"].get("problem", _UNROUTED))
         if logger.isEnabledFor(logging.INFO):
             caller = scope["state"].get("caller")
             logger.info(

@@ -78,6 +78,29 @@ _REFUSED_BY_GUARD: Final = (
     DeadlineError("This took longer than 60 seconds. Try again later, or ask for less."),
 )
 
+_REQUEST_ID: Final = {
+    "description": "The request's own X-Request-ID, or that of its traceparent, or a new one.",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {"description": "In seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
+_HEADERS: Final[dict[int, dict[str, Any]]] = {
+    401: {"WWW-Authenticate": {"description": "Bearer", "required": True, "schema": {"const": "Bearer"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+
+LOCATED: Final[Responses] = {
+    201: {
+        "headers": {
+            "Location": {"description": "Address of what was made.", "required": True, "schema": {"type": "string"}}
+        }
+    }
+}
+"""What an operation that makes something with an address of its own answers, beside the body."""
+
 WRONG_PAGE: Final = "query.limit: Input should be less than or equal to 1000"
 WRONG_NAME: Final = "path.dataset: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"
 
@@ -106,11 +129,14 @@ class Application(FastAPI):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
             document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            document["components"]["headers"] = {"X-Request-ID": _REQUEST_ID}
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["summary"] = operation["description"].partition(".")[0].partition(":")[0]
                     if "security" in operation:
                         _declare_guard(operation)
+                    for answer in operation["responses"].values():
+                        answer.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/X-Request-ID"}
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -160,4 +186,8 @@ def _response(problems: Sequence[Problem]) -> dict[str, Any]:
     titles = dict.fromkeys(one.title for one in problems)
     examples = {one.type.rpartition(":")[2]: {"summary": one.title, "value": one.model_dump()} for one in problems}
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": "; ".join(titles), "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}}}
+    return {
+        "description": "; ".join(titles),
+        "headers": dict(_HEADERS.get(problems[0].status, {})),
+        "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+    }

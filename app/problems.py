@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from app.errors import (
     INTERNAL,
@@ -44,6 +45,7 @@ _ROUTING: Final = {
     404: (NO_SUCH_ADDRESS, "There is nothing at this address; /docs lists the addresses."),
     405: (NO_SUCH_METHOD, "This address doesn't have this method; /docs lists those that it has."),
 }
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNREAD: Final = {kind.status: kind for kind in (TOO_LARGE, TOO_SLOW)}
 
 
@@ -88,7 +90,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _crashed)
 
 
-def _answer(body: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _answer(request: Request, body: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    request.state.problem = body.type.rpartition(":")[2]  # for those who observe
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if body.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return JSONResponse(
         body.model_dump(), status_code=body.status, media_type=MEDIA_TYPE, headers={**retry, **(headers or {})}
@@ -101,31 +104,41 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, TooManyRequestsError):
         headers["Retry-After"] = str(error.retry_after_seconds)
-    return _answer(problem(problem_type(type(error)), str(error)), headers)
+    return _answer(request, problem(problem_type(type(error)), str(error)), headers)
 
 
 def _library_failed(request: Request, error: Exception) -> JSONResponse:
     kind, detail = next(PROBLEM_TYPES_OF_LIBRARIES[t] for t in type(error).__mro__ if t in PROBLEM_TYPES_OF_LIBRARIES)
-    return _answer(problem(kind, detail))
+    return _answer(request, problem(kind, detail))
 
 
 def _crashed(request: Request, error: Exception) -> JSONResponse:
-    return _answer(problem(INTERNAL, "Something went wrong that shouldn't; the server's log says what."))
+    return _answer(request, problem(INTERNAL, "Something went wrong that shouldn't; the server's log says what."))
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.detail == _UNREADABLE:
         fault = Fault(location="body", message="Not JSON in UTF-8, or nested too deeply, or a number is too long.")
-        return _answer(problem(VALIDATION, f"{fault.location}: {fault.message}", [fault]))
+        return _answer(request, problem(VALIDATION, f"{fault.location}: {fault.message}", [fault]))
     if error.status_code in _ROUTING:
-        return _answer(problem(*_ROUTING[error.status_code]), error.headers)
+        headers = {"Allow": ", ".join(_methods(request))} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else {}
+        return _answer(request, problem(*_ROUTING[error.status_code]), headers)
     if error.status_code in _UNREAD:
         # What is left of the body isn't read: the connection can't be used again.
-        return _answer(problem(_UNREAD[error.status_code], error.detail), {"Connection": "close"})
+        return _answer(request, problem(_UNREAD[error.status_code], error.detail), {"Connection": "close"})
     title = HTTPStatus(error.status_code).phrase
     kind = ProblemType(status=error.status_code, slug=title.lower().replace(" ", "-"), title=title)
-    return _answer(problem(kind, error.detail), error.headers)
+    return _answer(request, problem(kind, error.detail), error.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that the address has, in all of its routes: the one that refused knows its own alone."""
+    place = {key: request.scope[key] for key in ("type", "path", "root_path")}
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        one for one in _METHODS if any(route.matches({**place, "method": one})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _wrong_form(request: Request, error: Exception) -> JSONResponse:
@@ -134,7 +147,7 @@ def _wrong_form(request: Request, error: Exception) -> JSONResponse:
     faults = [_fault(one, error.body) for one in found[:_MAX_FAULTS]]
     more = "" if len(found) == 1 else f" (and {len(found) - 1} more)"
     detail = f"{faults[0].location}: {faults[0].message}{more}"
-    return _answer(problem(VALIDATION, detail, faults))
+    return _answer(request, problem(VALIDATION, detail, faults))
 
 
 def _fault(error: Mapping[str, Any], body: object) -> Fault:

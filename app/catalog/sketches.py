@@ -159,9 +159,9 @@ def rollback(session: Session, *, sketch: str) -> int:
     row = get_sketch(session, sketch)
     if row.previous_version_id is None or row.previous_version_id == row.current_version_id:
         raise ConflictError(f"The sketch {sketch!r} had no other version before; promote one by its number.")
-    previous = get_version_of_id(session, row.previous_version_id)
-    promote(session, sketch=sketch, version=previous.number, expected=row.current_number)
-    return previous.number
+    current, previous = row.current_number, get_version_of_id(session, row.previous_version_id).number
+    promote(session, sketch=sketch, version=previous, expected=current)
+    return previous
 
 
 def retire(session: Session, *, sketch: str, version: int) -> SketchVersion:

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from app import catalog
 from app.catalog import BySubset
-from app.client import Neverseen, TooManyRequestsError
+from app.client import InvalidRequestError, Neverseen
 from app.commands import opened, predictor_of, record_question
 from app.commands.asking import Asked
 from app.db import transaction
-from app.errors import NotFoundError, problem_type
+from app.errors import LimitError, NotFoundError, problem_type
 from app.problems import problem
 from app.schemas.batch import MOST_DELETIONS, BatchAnswer, BatchItem
 from app.schemas.predict import DeletedAnswer
@@ -32,6 +32,7 @@ from engine.errors import DeletionSetError
 _MOST_PIECE_BYTES: Final = 2**22
 """Of what is sent to a service at once: a quarter of the body that it takes by default."""
 
+_TOO_MANY_AT_ONCE: Final = problem(problem_type(LimitError), "").type
 _DELETED: Final = {"document": "documents", "unit": "units", "subset": "subset"}
 _LONGEST_NUMBER: Final = 18
 
@@ -124,9 +125,9 @@ def answers_of_service(service: Neverseen, asked: Asked, items: Sequence[BatchIt
                 version = answer.version
                 yield answer.model_copy(update={"index": done})
                 done += 1
-        except TooManyRequestsError:
-            # Each set counts as a request of the key, and these may be more than it can ever make at once.
-            if len(piece) == 1:
+        except InvalidRequestError as error:
+            # Each set counts as a request of the key, and these may be more than it may ever make at once.
+            if len(piece) == 1 or error.problem.type != _TOO_MANY_AT_ONCE:
                 raise
             most = len(piece) // 2
 

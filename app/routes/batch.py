@@ -84,7 +84,7 @@ async def predict_batch(batch: BatchRequest, request: Request) -> Response:
     """
     parts, caller = parts_of(request), caller_of(request)
     caller.check_measurements(batch.measured())
-    parts.access.charge(caller, len(batch.deletions) - 1)
+    parts.access.charge(caller, len(batch.deletions) - 1, before=1)
     version = await parts.queues.slow(parts.lookup.find_version, batch.sketch, batch.version)
     first = await _turn(batch, 0, version, request)
     return _Lines(_lines(batch, first, version, request), stalled_seconds=parts.settings.request_seconds)

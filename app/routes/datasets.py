@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from app import catalog
 from app.catalog import Page
 from app.deps import Contains, DatasetName, Limit, Offset, Reading, SubsetFilter, Writing
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.guard import Guarded, needs
-from app.openapi import WRONG_NAME, WRONG_PAGE, declared
+from app.openapi import LOCATED, WRONG_NAME, WRONG_PAGE, declared
 from app.schemas.datasets import DatasetAnswer, DatasetPage, DocumentPage, NewDataset, UnitPage
 from app.tables import Dataset, Document, Unit
 from engine.documents import Documents, parse_documents
@@ -39,7 +39,8 @@ def list_datasets(session: Reading, limit: Limit = 50, offset: Offset = 0) -> Pa
     status_code=201,
     response_model=DatasetAnswer,
     openapi_extra=needs("catalog:write"),
-    responses=declared(
+    responses=LOCATED
+    | declared(
         DocumentsError("A column named 'text' is needed; the header has ['name'].", line=1),
         ConflictError("There is a dataset 'letters' already, with other documents."),
         wrong="body: give either documents or content",
@@ -79,7 +80,12 @@ def get_dataset(dataset: DatasetName, session: Reading) -> Dataset:
     operation_id="list_documents",
     response_model=DocumentPage,
     openapi_extra=needs("catalog:read"),
-    responses=declared(_UNKNOWN, _UNKNOWN_SUBSET, wrong=WRONG_PAGE),
+    responses=declared(
+        InvalidTextError("The substring holds the unprintable character '\\n'."),
+        _UNKNOWN,
+        _UNKNOWN_SUBSET,
+        wrong=WRONG_PAGE,
+    ),
 )
 def list_documents(
     dataset: DatasetName,

@@ -32,13 +32,14 @@ def readyz(session: Reading, predictor: ThePredictor) -> ReadyAnswer:
     labels = [version.label for version in catalog.current_versions(session)]
     if not labels:
         raise UnavailableError("No sketch is registered yet: build one and register it.")
-    if all(label in failures for label in labels):
+    resident = predictor.resident()
+    if all(label in failures for label in labels) and not resident:  # else what was current before still answers
         raise UnavailableError(
             "No sketch can be served. " + " ".join(f"{label}: {failures[label]}" for label in labels)
         )
     return ReadyAnswer(
         status="ready",
-        resident=[ResidentAnswer(label=one.label, bytes=one.bytes) for one in predictor.resident()],
+        resident=[ResidentAnswer(label=one.label, bytes=one.bytes) for one in resident],
         budget_bytes=predictor.budget_bytes,
         failed=[FailureAnswer(label=label, message=message) for label, message in failures.items()],
     )

@@ -10,7 +10,7 @@ from app.db import Database, transaction
 from app.deps import DatasetName, Limit, Offset, Reading, SubsetName
 from app.errors import ConflictError, NotFoundError, PatternError
 from app.guard import Guarded, actor_of, needs
-from app.openapi import WRONG_NAME, WRONG_PAGE, declared
+from app.openapi import LOCATED, WRONG_NAME, WRONG_PAGE, declared
 from app.schemas.subsets import NewSubset, SubsetAnswer, SubsetPage
 from app.tables import Subset
 from engine.errors import DeletionSetError
@@ -38,7 +38,8 @@ def list_subsets(dataset: DatasetName, session: Reading, limit: Limit = 50, offs
     status_code=201,
     response_model=SubsetAnswer,
     openapi_extra=needs("catalog:write"),
-    responses=declared(
+    responses=LOCATED
+    | declared(
         DeletionSetError("The deletion set is empty: nothing in the dataset 'census-names' is chosen."),
         PatternError("Not a regular expression: missing ), unterminated subpattern at position 0."),
         _UNKNOWN_DATASET,

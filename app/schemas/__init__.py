@@ -43,6 +43,15 @@ class PageAnswer(Answer, Generic[Item]):
     offset: int = Field(description="How many items come before this page, as asked.")
 
 
+def exactly_one(**types: str) -> JsonDict:
+    """What the schema of a form says of which exactly one of some fields has a value; null is none.
+
+    Args:
+        types: of the fields' values, by their names.
+    """
+    return {"oneOf": [{"required": [name], "properties": {name: {"type": type_}}} for name, type_ in types.items()]}
+
+
 def example_page(example: JsonDict, *, total: int = 1) -> ConfigDict:
     """The configuration of a page's class: its example holds this item's."""
     value: JsonDict = {"items": [example], "total": total, "limit": 50, "offset": 0}

@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from app.schemas import Answer, Name, PageAnswer, RequestBody, example_page
+from app.schemas import Answer, Name, PageAnswer, RequestBody, exactly_one, example_page
 
 _DATASET: Final[JsonDict] = {
     "name": "census-names",
@@ -38,6 +38,7 @@ class NewDataset(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
+            **exactly_one(documents="array", content="string"),
             "examples": [
                 {
                     "name": "letters",
@@ -49,7 +50,7 @@ class NewDataset(RequestBody):
                     ],
                 },
                 {"name": "more-letters", "content": "abc\ncab\nbca\n"},
-            ]
+            ],
         }
     )
 

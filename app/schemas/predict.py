@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 
 from app.catalog import ByDocuments, BySubset, ByUnits
 from app.catalog import Deletion as CatalogDeletion
-from app.schemas import Answer, DocumentNumber, Name, RequestBody, VersionNumber
+from app.schemas import Answer, DocumentNumber, Name, RequestBody, VersionNumber, exactly_one
 from engine.measure import Measurement
 from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE
 
@@ -34,7 +34,7 @@ _NullIfEmpty = BeforeValidator(lambda curve: curve or None)
 class Deletion(RequestBody):
     """What to delete: exactly one of documents, units, subset."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    model_config = ConfigDict(json_schema_extra=exactly_one(documents="array", units="array", subset="string"))
 
     documents: list[DocumentNumber] | None = Field(
         default=None, description="Document numbers from 0, none twice, those of a unit together."
@@ -130,6 +130,11 @@ class PredictRequest(Asked):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "anyOf": [
+                {"properties": {"verify": {"const": False}}},
+                {"properties": {"downweight": {"const": 1}}},
+                {"properties": {"downweight": {"type": "array", "items": {"maximum": 1}, "contains": {"const": 1}}}},
+            ],
             "examples": [
                 {
                     "sketch": "names",
@@ -157,7 +162,7 @@ class PredictRequest(Asked):
                     "measurements": [{"kind": "loss", "text": "max"}],
                     "verify": True,
                 },
-            ]
+            ],
         }
     )
 

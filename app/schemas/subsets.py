@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from app.catalog import ByDocuments, ByUnits, Containing, Matching, SubsetRule
 from app.catalog.matching import MAX_PATTERN_LENGTH
-from app.schemas import Answer, DocumentNumber, Name, PageAnswer, RequestBody, example_page
+from app.schemas import Answer, DocumentNumber, Name, PageAnswer, RequestBody, exactly_one, example_page
 
 _SUBSET: Final[JsonDict] = {
     "name": "has-x",
@@ -28,7 +28,8 @@ class NewSubset(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"name": "ends-with-y", "matches": "y$"}, {"name": "first-three", "documents": [0, 1, 2]}]
+            **exactly_one(documents="array", units="array", contains="string", matches="string"),
+            "examples": [{"name": "ends-with-y", "matches": "y$"}, {"name": "first-three", "documents": [0, 1, 2]}],
         }
     )
 

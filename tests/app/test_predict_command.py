@@ -19,7 +19,7 @@ from app.commands import sets
 from app.commands.asking import Asked
 from app.commands.sets import read_sets
 from app.db import Database, transaction
-from app.errors import NotFoundError, TooManyRequestsError
+from app.errors import LimitError, NotFoundError
 from app.settings import Settings
 from engine.configuration import FEWEST_ANCHORS
 from engine.errors import DeletionSetError, UnknownCharacterError
@@ -344,7 +344,7 @@ def test_a_service_gets_many_sets_in_pieces_that_one_version_answers(
 
 def test_a_key_of_few_requests_a_minute_gets_smaller_pieces(tmp_path: Path) -> None:
     (tmp_path / "sets.csv").write_text("set,document\n" + "".join(f"s{i},{i}\n" for i in range(5)))
-    says = [refused(TooManyRequestsError, retry_after=211), Said(body=LINE % 0 + LINE % 1)]
+    says = [refused(LimitError), Said(body=LINE % 0 + LINE % 1)]
     question = ("predict", "tiny", "--text", "max", "--file", tmp_path / "sets.csv", "--url")
     with saying(*says, says[1], Said(body=LINE % 0)) as tiny:
         answered(neverseen(*question, tiny.url))

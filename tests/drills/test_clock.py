@@ -23,7 +23,7 @@ from tests.drills.test_kills import question
 
 BACK: Final = timedelta(hours=1)
 ASKED: Final = question("max").body
-PER_MINUTE: Final = 240
+PER_MINUTE: Final = 120
 
 SQLITE = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 """For what has nothing to do with the database."""

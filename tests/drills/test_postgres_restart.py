@@ -105,7 +105,7 @@ def test_when_its_database_hangs_a_service_refuses_in_time_and_recovers_by_itsel
             time.sleep(0.5)
             with cluster.hanging():
                 hung = time.monotonic()
-                time.sleep(4 * REQUEST_SECONDS)
+                time.sleep(3 * REQUEST_SECONDS)
             back = time.monotonic()
             wait_until(lambda: recovered(asking, back), "all is as before", seconds=RECOVERY_SECONDS)
         check_refusals(asking.asked)

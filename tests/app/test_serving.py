@@ -1,0 +1,253 @@
+"""Versions: switched when they are loaded, without a failed question, and never deleted while in use."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner, Result
+
+from app import catalog
+from app.__main__ import app as command_line
+from app.db import Database, transaction
+from app.errors import ConflictError
+from app.leftovers import find_leftovers, remove_leftovers
+from app.predictor import Predictor
+from app.serving import Serving
+from app.settings import Settings
+from engine.store import Artifact
+from tests.app.conftest import refusal, register, until
+from tests.app.test_predict_route import QUESTION, ask
+
+pytestmark = pytest.mark.usefixtures("sketch")
+
+Register = Callable[[], Path]
+
+
+@pytest.fixture
+def another(database: Database, settings: Settings, artifact: Artifact) -> Register:
+    """Registers the artifact once more, which makes it current; where it lies."""
+
+    def registered() -> Path:
+        with transaction(database) as session:
+            return register(session, settings, catalog.get_dataset(session, "names"), artifact, sketch="tiny")
+
+    return registered
+
+
+def current(client: TestClient) -> int | None:
+    number: int | None = client.get("/sketches/tiny").json()["current_version"]
+    return number
+
+
+def test_the_version_before_answers_until_the_new_one_is_loaded(
+    database: Database, settings: Settings, another: Register
+) -> None:
+    predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20)
+    serving = Serving(database, predictor, settings.artifacts_dir)
+    serving.look()  # and no thread, so that each step is seen
+    another()
+    with transaction(database, writes=False) as session:
+        first, second = catalog.get_version(session, "tiny", 1).id, catalog.get_version(session, "tiny").id
+    assert serving.version_for("tiny", second) == first
+    assert not predictor.holds(second)
+    serving.look()
+    assert predictor.holds(second)
+    assert serving.version_for("tiny", second) == second
+
+
+def test_a_version_that_cant_be_loaded_is_never_switched_to_and_is_reported(
+    client: TestClient, another: Register
+) -> None:
+    before = ask(client)
+    damaged = another() / "parameters.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert until(lambda: bool(client.get("/readyz").json()["failed"]))
+    assert client.get("/readyz").json()["failed"][0]["label"] == "tiny v2"
+    after = ask(client)
+    assert (after["version"], after["predictions"]) == (1, before["predictions"])
+
+
+def test_promotions_under_load_fail_no_question(client: TestClient, another: Register) -> None:
+    ask(client)
+    answers: list[tuple[int, Any]] = []
+    stop = threading.Event()
+
+    def answered(version: int) -> bool:
+        return answers[-1:] == [(200, version)]
+
+    def load() -> None:
+        while not stop.is_set():
+            response = client.post("/predict", json=QUESTION)
+            answers.append((response.status_code, response.json().get("version")))
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in (2, 3, 4):
+            another()
+            assert until(partial(answered, number)), answers[-5:]
+        client.post("/sketches/tiny/rollback")
+        assert until(partial(answered, 3)), answers[-5:]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _ in answers} == {200}
+
+
+def test_a_promotion_that_expects_another_version_is_refused(client: TestClient, another: Register) -> None:
+    another()
+    body = refusal(client.put("/sketches/tiny/current", json={"version": 1, "expected": 1}), 409)
+    assert "somebody else moved it" in body["detail"]
+    assert current(client) == 2
+    promoted = client.put("/sketches/tiny/current", json={"version": 1, "expected": 2})
+    assert (promoted.status_code, promoted.json()["current_version"]) == (200, 1)
+
+
+def test_of_promotions_that_expect_the_same_one_wins(client: TestClient, another: Register) -> None:
+    another()
+    another()
+    results: list[int] = []
+
+    def promote(version: int) -> None:
+        answer = client.put("/sketches/tiny/current", json={"version": version, "expected": 3})
+        results.append(answer.status_code)
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in (1, 2, 1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [200, 409, 409, 409]
+
+
+def test_a_rollback_goes_back_and_another_takes_that_back(client: TestClient, another: Register) -> None:
+    refusal(client.post("/sketches/tiny/rollback"), 409)
+    another()
+    assert client.post("/sketches/tiny/rollback").json()["current_version"] == 1
+    assert client.post("/sketches/tiny/rollback").json()["current_version"] == 2
+
+
+def test_a_rollback_to_a_retired_version_is_refused(client: TestClient, another: Register) -> None:
+    another()
+    assert client.post("/sketches/tiny/versions/1/retire").json()["state"] == "retired"
+    refusal(client.post("/sketches/tiny/rollback"), 409)
+    assert current(client) == 2
+
+
+def test_a_version_in_use_is_neither_retired_nor_deleted(client: TestClient, another: Register) -> None:
+    refusal(client.post("/sketches/tiny/versions/1/retire"), 409)
+    refusal(client.delete("/sketches/tiny/versions/1"), 409)
+    another()
+    refusal(client.delete("/sketches/tiny/versions/1"), 409)  # still ready: it may be asked for
+    assert client.post("/sketches/tiny/versions/1/retire").status_code == 200
+    assert client.delete("/sketches/tiny/versions/1").json()["state"] == "deleted"
+    refusal(client.post("/predict", json=QUESTION | {"version": 1}), 409)
+
+
+def test_a_version_that_waits_to_be_verified_isnt_deleted(
+    client: TestClient, database: Database, another: Register
+) -> None:
+    assert client.post("/predict", json=QUESTION | {"verify": True}).status_code == 200
+    another()
+    client.post("/sketches/tiny/versions/1/retire")
+    with transaction(database) as session:
+        waiting = catalog.list_verifications(session, limit=1, offset=0).items[0]
+        if waiting.state in {"pending", "running"}:
+            with pytest.raises(ConflictError, match="still being verified"):
+                catalog.delete_version(session, sketch="tiny", version=1)
+
+
+# Leftovers
+
+
+def test_only_what_no_version_names_is_left_over(
+    client: TestClient, database: Database, settings: Settings, another: Register
+) -> None:
+    directory = settings.artifacts_dir
+    kept = {path.name for path in directory.iterdir()}
+    second = another()
+    killed = directory / "names" / "abc.partial"
+    killed.mkdir(parents=True)
+    (killed / "plan.json").write_text("{}")
+    (directory / f"{second.name}.anchors").mkdir()
+    (directory / f"{second.name}.anchors" / "a.safetensors").write_bytes(b"abc")
+    assert [one.location for one in find_leftovers(database, directory, idle_seconds=0)] == ["names/abc.partial"]
+    assert find_leftovers(database, directory, idle_seconds=3600) == []
+    client.post("/sketches/tiny/rollback")
+    client.post("/sketches/tiny/versions/2/retire")
+    client.delete("/sketches/tiny/versions/2")
+    leftovers = find_leftovers(database, directory, idle_seconds=0)
+    assert {one.location for one in leftovers} == {"names/abc.partial", second.name, f"{second.name}.anchors"}
+    remove_leftovers(leftovers, directory)
+    assert {path.name for path in directory.iterdir()} == kept
+    assert client.post("/predict", json=QUESTION).status_code == 200
+
+
+def test_a_build_that_goes_on_isnt_left_over(database: Database, settings: Settings) -> None:
+    building = settings.artifacts_dir / "names" / "abc.partial"
+    building.mkdir(parents=True)
+    (building / "plan.json").write_text("{}")
+    held = os.open(building, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert find_leftovers(database, settings.artifacts_dir, idle_seconds=0) == []
+    os.close(held)
+    assert len(find_leftovers(database, settings.artifacts_dir, idle_seconds=0)) == 1
+
+
+def test_gc_says_what_it_would_do_and_asks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEVERSEEN_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(settings.data_dir))
+    left = settings.artifacts_dir / "left"
+    left.mkdir(parents=True)
+    (left / "file").write_bytes(b"x" * 1_000)
+
+    def run(*options: str, answer: str | None = None) -> Result:
+        return CliRunner().invoke(command_line, ["sketches", "gc", *options], input=answer)
+
+    assert "nothing to remove" in run().output  # it changed lately
+    assert "left" in run("--idle-hours", "0", "--dry-run").output
+    assert left.exists()
+    assert "Remove them?" in run("--idle-hours", "0", answer="n\n").output
+    assert left.exists()
+    assert "Removed 1" in run("--idle-hours", "0", "--yes").output
+    assert not left.exists()
+
+
+def test_the_same_artifact_registered_again_after_its_deletion_is_the_version_that_it_was(
+    database: Database, another: Register
+) -> None:
+    path = another()
+    with transaction(database) as session:
+        row = catalog.get_version(session, "tiny", 2)
+        catalog.promote(session, sketch="tiny", version=1, expected=2)
+        catalog.retire(session, sketch="tiny", version=2)
+        catalog.delete_version(session, sketch="tiny", version=2)
+    with transaction(database) as session:
+        again = catalog.register_version(
+            session,
+            sketch="tiny",
+            dataset=catalog.get_dataset(session, "names"),
+            location=path.name,
+            checksum=row.checksum,
+            configuration=row.configuration,
+            size_bytes=row.size_bytes,
+        )
+        assert (again.number, again.state, again.is_current) == (2, "ready", True)
+
+
+def test_a_promotion_is_served_within_seconds_where_nobody_asks(client: TestClient, another: Register) -> None:
+    another()
+    started = time.monotonic()
+    assert until(lambda: "tiny v2" in {one["label"] for one in client.get("/readyz").json()["resident"]})
+    assert time.monotonic() - started < 10
