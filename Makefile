@@ -15,7 +15,7 @@ ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check lint bench clean
+.PHONY: help setup demo serve test check lint drills soak bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -44,6 +44,12 @@ lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrati
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic upgrade head)
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic check)
 	@rm -f $(SCRATCH)*
+
+drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; half an hour
+	$(BIN)/pytest --quiet -m drill
+
+soak: $(INSTALLED) ## ten minutes at 80 % of the highest rate: no error, and no memory that goes
+	@$(BIN)/python -m tests.benchmarks.soak
 
 bench: $(INSTALLED) ## time the engine beside plain torch, and the service over HTTP; appends to ./bench.jsonl
 	@$(BIN)/python -m engine bench --output bench.jsonl

@@ -110,11 +110,11 @@ class Run:
 
     Attributes:
         statuses: how often an operation, by its id, was answered with a status.
-        failures: what didn't conform, with what was asked and answered.
+        failures: what didn't conform, the first time, with what was asked and answered.
     """
 
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    failures: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def cases(self) -> int:
@@ -180,8 +180,7 @@ def run(
     result = Run()
     for event in from_schema(schema.exclude(operation_id=without) if without else schema).execute():
         _take(event, result)
-    first = "\n\n".join(result.failures[:5])
-    assert result.failures == [], f"{len(result.failures)} failures, of which the first are:\n\n{first}"
+    assert not result.failures, "\n\n".join(result.failures.values())
     return result
 
 
@@ -202,9 +201,9 @@ def _take(event: events.EngineEvent, result: Run) -> None:
         case events.FatalError():
             raise event.exception
         case events.NonFatalError():  # a crash: an application that is called in this process raises it
-            result.failures.append(f"{event.label}: {type(event.value).__name__}: {event.value}")
+            result.failures.setdefault(f"{event.label} crashed", f"{event.label}: {event.value!r}")
         case events.EngineFinished():
-            result.failures += map(str, event.failures)
+            result.failures |= {failure.title: str(failure) for failure in event.failures}
         case events.ScenarioFinished():
             cases, interactions = event.recorder.cases, event.recorder.interactions
             for case, interaction in interactions.items():
@@ -217,7 +216,10 @@ def _take(event: events.EngineEvent, result: Run) -> None:
                         answer = interactions[case].response
                         shown = None if answer is None else (answer.status_code, answer.content[:500])
                         failure, asked = check.failure_info.failure, check.failure_info.code_sample
-                        result.failures.append(f"{check.name}: {failure.title}: {failure.message}\n{asked}\n{shown}")
+                        result.failures.setdefault(
+                            f"{check.name} of {cases[case].value.operation.label}",
+                            f"{check.name}: {failure.title}: {failure.message}\n{asked}\n{shown}",
+                        )
 
 
 @pytest.fixture(scope="module")

@@ -115,24 +115,41 @@ def _environment(data_dir: Path) -> dict[str, str]:
     return {**ours, "NEVERSEEN_DATA_DIR": str(data_dir)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """`neverseen serve` in a process of its own.
+
+    Attributes:
+        port: where it listens.
+        pid: of the process.
+        start_seconds: from its start until it was ready.
+    """
+
+    port: int
+    pid: int
+    start_seconds: float
+
+
 @contextmanager
-def served(data_dir: Path) -> Iterator[tuple[int, float]]:
-    """`neverseen serve` in a process of its own: its port, and the seconds from its start until it was ready."""
+def served(data_dir: Path) -> Iterator[Served]:
+    """A service, until the end of the block; it logs, as it does in earnest, where nobody looks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
     started = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=_environment(data_dir))
+    log = (data_dir / "service.log").open("w")
+    process = subprocess.Popen(command, cwd=ROOT, env=_environment(data_dir), stderr=log)
     try:
         while not _ready(port):
             if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
                 sys.exit("The service didn't become ready.")
             time.sleep(0.01)
-        yield port, time.perf_counter() - started
+        yield Served(port=port, pid=process.pid, start_seconds=time.perf_counter() - started)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=20)
+        log.close()
 
 
 def _ready(port: int) -> bool:
@@ -192,8 +209,8 @@ def _rate_figures(port: int, options: Options) -> list[Figure]:
     tails: dict[Arrivals, list[float]] = {"even": [], "random": []}
     asked = cycle(list(islice(questions(options.names, seed=3), ENCODED)))
     for _ in range(options.rounds):
-        rates["health"].append(_held_rate(port, repeat(HEALTH), options))
-        rates["predict"].append(_held_rate(port, asked, options))
+        rates["health"].append(held_rate(port, repeat(HEALTH), options.seconds, options.connections))
+        rates["predict"].append(held_rate(port, asked, options.seconds, options.connections))
         for arrivals, times in medians.items():
             taken = open_loop(
                 port,
@@ -233,17 +250,15 @@ def _rate_figures(port: int, options: Options) -> list[Figure]:
     return figures
 
 
-def _held_rate(port: int, requests: Iterator[bytes], options: Options) -> float:
+def held_rate(port: int, requests: Iterator[bytes], seconds: float, connections: int) -> float:
     """The highest rate at which requests may become due without a queue that grows.
 
     A closed loop says what is possible where requests wait for each other; from there it goes down.
     """
-    highest = closed_loop(port, requests, count=options.connections, seconds=options.seconds / 4)
+    highest = closed_loop(port, requests, count=connections, seconds=seconds / 4)
     for percent in range(100, 10, -5):
         rate = highest * percent / 100
-        taken = open_loop(
-            port, requests, rate=rate, count=OPEN_CONNECTIONS, seconds=options.seconds / 2, arrivals="even"
-        )
+        taken = open_loop(port, requests, rate=rate, count=OPEN_CONNECTIONS, seconds=seconds / 2, arrivals="even")
         if statistics.median(taken[-len(taken) // 3 :]) < QUEUED_SECONDS:
             return rate
     raise AnswerError("No rate is held.")
@@ -294,9 +309,9 @@ def run(options: Options, data_dir: Path) -> list[Figure]:
     build(data_dir, options)
     with served(data_dir):
         pass  # files are in the page cache, and compiled modules beside their sources
-    with served(data_dir) as (port, start):
-        figures = [Figure(name="start until ready", value=start, unit="s", target=START_TARGET)]
-        return figures + measure(port, options)
+    with served(data_dir) as service:
+        figures = [Figure(name="start until ready", value=service.start_seconds, unit="s", target=START_TARGET)]
+        return figures + measure(service.port, options)
 
 
 def main() -> None:

@@ -305,6 +305,15 @@ class Cluster:
         self._program("pg_ctl", "stop", "-D", "data", "-m", how, "-w", "-s")
 
     @contextmanager
+    def stopped(self, how: Stop) -> Iterator[None]:
+        """Meanwhile it is gone; afterwards, connections are accepted again."""
+        self.stop(how)
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
     def hanging(self) -> Iterator[None]:
         """Meanwhile it does nothing, and says nothing: connections stay open, and new ones are never answered."""
         pid = int((self.directory / "data" / "postmaster.pid").read_text().split()[0])

