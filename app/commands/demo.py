@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 
 from app import catalog
+from app.access import any_key
 from app.building import build_sketch
 from app.catalog import Containing, Matching, SubsetRule
 from app.commands import console, opened
@@ -93,8 +94,9 @@ def demo(
             "of other deletions.\n",
             highlight=False,
         )
+        keyed = any_key(database)
     if serve:
-        _say_where(settings)
+        _say_where(settings, keyed=keyed)
         serve_until_stopped(settings)
 
 
@@ -193,19 +195,25 @@ def _table(predictions: list[Prediction], truths: list[float]) -> Table:
     return table
 
 
-def curl_line(address: str) -> str:
-    """A shell command that asks a running demo its first question."""
+def curl_line(address: str, *, keyed: bool = False) -> str:
+    """A shell command that asks a running demo its first question.
+
+    Args:
+        address: of the demo.
+        keyed: whether a key is needed, which is then to be put in.
+    """
     question = {
         "sketch": SKETCH,
         "delete": {"subset": CASES[0].subset},
         "measurements": [{"kind": "loss", "text": CASES[0].text}],
     }
-    return f"curl -s {address}/predict -H 'Content-Type: application/json' -d '{json.dumps(question)}'"
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if keyed else ""
+    return f"curl -s {address}/predict{key} -H 'Content-Type: application/json' -d '{json.dumps(question)}'"
 
 
-def _say_where(settings: Settings) -> None:
+def _say_where(settings: Settings, *, keyed: bool) -> None:
     address = f"http://{settings.host}:{settings.port}"
     console.print(f"[bold]4.[/bold] Serving. Documentation to try it out: [bold]{address}/docs[/bold]", highlight=False)
     console.print("   Or paste:\n", highlight=False)
-    console.out(curl_line(address) + "\n", highlight=False)  # unbroken, so that it works when pasted
+    console.out(curl_line(address, keyed=keyed) + "\n", highlight=False)  # unbroken, so that it works when pasted
     console.print("   Ctrl-C stops.", highlight=False)
