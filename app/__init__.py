@@ -9,6 +9,7 @@
     queues      the threads that questions are answered in: quick ones, and those that compute
     recorder    records of answers, written before they are sent
     access      who may ask                       guard       the way into every operation
+    in_time     how long a request may take
     parts       all that questions need           answering   the steps that kinds of questions share
     building    from a dataset to a registered sketch version
     truth       retraining in a process           verifier    answers verified in the background

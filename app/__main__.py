@@ -13,7 +13,7 @@ from app.commands import attributions, audit, datasets, keys, predict, samples, 
 from app.commands.backup import backup
 from app.commands.demo import demo
 from app.db import migrate
-from app.errors import AppError
+from app.errors import FULL, AppError, is_full
 from app.settings import Settings
 from engine.errors import EngineError
 from engine.terminal import refuse
@@ -55,7 +55,9 @@ def main() -> None:
         app()
     except (AppError, EngineError) as error:
         refuse(str(error))
-    except OperationalError:
+    except OperationalError as error:
+        if is_full(error):
+            refuse(FULL)
         refuse("The catalog's database can't be reached, or is busy. Is NEVERSEEN_DATABASE_URL right, and does it run?")
     except SQLAlchemyError as error:
         refuse(f"The catalog can't be used: {type(error).__name__}. Is NEVERSEEN_DATABASE_URL right?")

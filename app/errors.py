@@ -6,6 +6,7 @@ error is turned into an answer is `problems`' part.
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
@@ -137,12 +138,37 @@ NOT_HTTP: Final = ProblemType(status=400, slug="not-http", title="Not an HTTP re
 TOO_MANY_CONNECTIONS: Final = ProblemType(status=503, slug="connections", title="Too many connections")
 INTERNAL: Final = ProblemType(status=500, slug="internal", title="Internal error")
 CATALOG_AWAY: Final = ProblemType(status=503, slug="catalog-away", title="Catalog not available now")
+CATALOG_FULL: Final = ProblemType(status=503, slug="catalog-full", title="No space left for the catalog")
 
 PROBLEM_TYPES_OF_LIBRARIES: Final[dict[type[Exception], tuple[ProblemType, str]]] = {
     OperationalError: (CATALOG_AWAY, "The catalog's database can't be reached or is busy; try again."),
     PoolTimeoutError: (CATALOG_AWAY, "All connections to the catalog's database are in use; try again."),
 }
 """Errors of libraries, with what to say in place of their messages, which hold SQL and addresses."""
+
+_DISK_FULL: Final = "53100"  # PostgreSQL's code
+
+FULL: Final = "There is no space left for the catalog's database; nothing was changed. Free some, then try again."
+
+
+def library_problem(error: Exception) -> tuple[ProblemType, str]:
+    """The problem type of a library's error, and what to say in place of its message.
+
+    Raises:
+        KeyError: the error's class isn't in the table.
+    """
+    if isinstance(error, OperationalError) and is_full(error):
+        return CATALOG_FULL, FULL
+    for ancestor in type(error).__mro__:
+        if ancestor in PROBLEM_TYPES_OF_LIBRARIES:
+            return PROBLEM_TYPES_OF_LIBRARIES[ancestor]
+    raise KeyError(error)
+
+
+def is_full(error: OperationalError) -> bool:
+    """Whether the database says that its disk is full; SQLite needs some space even to read, for the file -shm."""
+    code, state = (getattr(error.orig, name, None) for name in ("sqlite_errorcode", "sqlstate"))
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE) or state == _DISK_FULL
 
 
 def problem_type(error: type[Exception]) -> ProblemType:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 
 from app.access import Caller
 from app.actors import Actor
 from app.catalog import Scope
 from app.direct import DirectRoute
-from app.errors import DeadlineError
+from app.in_time import InTime, too_late
 from app.parts import parts_of
 
 _SCOPE = "x-scope"  # in the OpenAPI document, too
@@ -27,30 +26,30 @@ def needs(scope: Scope) -> dict[str, Any]:
     return {_SCOPE: scope, "security": [{"bearer": []}, {"header": []}]}
 
 
-class Guarded(APIRoute):
+class Guarded(InTime):
     """A route that admits a request before anything else is done for it, and gives up when its time is over."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers a request."""
         handler = super().get_route_handler()
-        scope = cast("Scope", (self.openapi_extra or {})[_SCOPE])
+        needed = cast("Scope", (self.openapi_extra or {})[_SCOPE])
 
-        async def guarded(request: Request) -> Response:
-            parts = parts_of(request)
-            seconds = parts.settings.request_seconds
+        async def admitted(request: Request) -> Response:
+            request.state.caller = await parts_of(request).access.admit(request.headers, needed)
+            return await handler(request)
+
+        async def admitted_in_time(request: Request) -> Response:
+            seconds = parts_of(request).settings.request_seconds
             deadline = asyncio.timeout(seconds)
             try:
                 async with deadline:
-                    request.state.caller = await parts.access.admit(request.headers, scope)
-                    return await handler(request)
+                    return await admitted(request)
             except TimeoutError:
                 if not deadline.expired():
                     raise
-                raise DeadlineError(
-                    f"This took longer than {seconds:g} seconds. Try again later, or ask for less."
-                ) from None
+                raise too_late(seconds) from None
 
-        return guarded
+        return admitted if self.in_thread else admitted_in_time
 
 
 class GuardedDirectRoute(Guarded, DirectRoute):

@@ -29,6 +29,7 @@ from app.errors import (
     ProblemType,
     TooManyRequestsError,
     UnauthorisedError,
+    library_problem,
     problem_type,
 )
 from engine.errors import EngineError
@@ -108,8 +109,7 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
 
 
 def _library_failed(request: Request, error: Exception) -> JSONResponse:
-    kind, detail = next(PROBLEM_TYPES_OF_LIBRARIES[t] for t in type(error).__mro__ if t in PROBLEM_TYPES_OF_LIBRARIES)
-    return _answer(request, problem(kind, detail))
+    return _answer(request, problem(*library_problem(error)))
 
 
 def _crashed(request: Request, error: Exception) -> JSONResponse:

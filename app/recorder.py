@@ -131,7 +131,7 @@ class Recorder:
         entries = [entry for entry, _ in kept]
         try:
             self._append(entries)
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
             logger.warning("Records can't be written: %s", type(error).__name__)
             for _, done in kept:
                 done.set_exception(error)

@@ -149,5 +149,7 @@ class Serving:
                 if not self._away:
                     logger.warning("Promotions can't be seen: the catalog's database is away")
                 self._away = True
+            except Exception:  # as where memory is short: what is served goes on being so
+                logger.exception("A promoted version can't be loaded")
             else:
                 self._away = False

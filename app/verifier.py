@@ -105,8 +105,8 @@ class Verifier:
             if outcome is not None:
                 self._write(*outcome)
             return outcome is None or outcome[1].state != "pending"
-        except (SQLAlchemyError, OSError):
-            logger.exception("Verifications wait: the catalog, or a process, can't be used")
+        except (SQLAlchemyError, OSError) as error:
+            logger.warning("Verifications wait: the catalog, or a process, can't be used (%s)", type(error).__name__)
             self._process.end()  # it may be at work on what isn't ours any more
             return False
 

@@ -231,8 +231,10 @@ class ResidentSketch:
         psi = self._draw_directions()
         try:
             constants = read_tensors(path / PARAMETERS)
-            trained = {name: constants[f"trained.{name}"].to(self.device) for name in model.shapes}
-            constant = torch.cat([matrix.flatten() for matrix in trained.values()])
+            # A copy, as everything that is kept: what is mapped changes with the file, and ends the process where that
+            # is cut off.
+            constant = torch.cat([constants[f"trained.{name}"].flatten() for name in model.shapes]).to(self.device)
+            trained = matrices(model, constant)
             along_directions = along_axes = models = None
             if configuration.directions:
                 along_directions = self._room(configuration.directions, constant, planes=2)

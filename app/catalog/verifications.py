@@ -29,7 +29,8 @@ MOST_WAITING: Final = 100
 """Verifications that may wait or run; with more, further ones are refused."""
 
 STALE_AFTER: Final = timedelta(minutes=3)
-"""A claim that wasn't renewed for so long is that of a dead process."""
+"""A claim that wasn't renewed for so long is that of a dead process; so is one from as far in the future, which was
+made before the clock was set back."""
 
 _MEASUREMENT: Final = TypeAdapter(Measurement)
 
@@ -133,7 +134,10 @@ def next_verification(session: Session, *, now: datetime) -> Claim | None:
     """The oldest one that nobody works on; None where there is none."""
     unclaimed: ColumnElement[bool] = or_(
         Verification.state == "pending",
-        and_(Verification.state == "running", Verification.claimed_at < now - STALE_AFTER),
+        and_(
+            Verification.state == "running",
+            or_(Verification.claimed_at < now - STALE_AFTER, Verification.claimed_at > now + STALE_AFTER),
+        ),
     )
     oldest = (
         select(Verification.id, Verification.claimed_at)

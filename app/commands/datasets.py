@@ -45,11 +45,11 @@ def add(
             documents=documents,
             description=own_description if description is None else description,
         )
-        console.print(
-            f"Dataset {dataset.name}: {dataset.document_count:,} documents, {dataset.unit_count:,} units, "
-            f"vocabulary {documents.vocabulary!r}.",
-            highlight=False,
-        )
+    console.print(
+        f"Dataset {dataset.name}: {dataset.document_count:,} documents, {dataset.unit_count:,} units, "
+        f"vocabulary {documents.vocabulary!r}.",
+        highlight=False,
+    )
 
 
 def _source(file: Path | None, bundled: BundledName | None, format: Format) -> tuple[str, str, Documents]:

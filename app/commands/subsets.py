@@ -42,7 +42,7 @@ def add(
     with opened() as (_, database), transaction(database) as session:
         of = catalog.get_dataset(session, dataset)
         subset = catalog.add_subset(session, dataset=of, name=name, rule=rules[0])
-        console.print(f"Subset {subset.name} of {of.name}: {subset.unit_count:,} units.", highlight=False)
+    console.print(f"Subset {subset.name} of {of.name}: {subset.unit_count:,} units.", highlight=False)
 
 
 @app.command()

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request, Response
 from app import catalog
 from app.deps import Reading, ThePredictor
 from app.errors import UnavailableError
+from app.in_time import InTime
 from app.metrics import MEDIA_TYPE
 from app.openapi import declared
 from app.parts import parts_of
 from app.schemas.health import FailureAnswer, HealthAnswer, ReadyAnswer, ResidentAnswer
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=InTime)
 
 
 @router.get("/healthz", operation_id="healthz", responses=declared(catalog=False))
@@ -53,6 +54,6 @@ def readyz(session: Reading, predictor: ThePredictor) -> ReadyAnswer:
         200: {"description": "Figures of this process.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     },
 )
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Show counts and times in Prometheus' text format: none of them names who asks, or what."""
     return Response(parts_of(request).metrics.text(), media_type=MEDIA_TYPE)
