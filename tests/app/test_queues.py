@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from app import catalog
 from app.db import Database, transaction
+from app.errors import BusyError
+from app.main import create_app
 from app.predictor import Artifact, Predictor
 from app.queues import Queues
 from app.serving import artifact_of
@@ -19,8 +23,8 @@ from app.settings import Settings
 from engine import store
 from engine.measure import Measurement
 from engine.supplements import retrained_values
-from tests.app.conftest import NAMES
-from tests.app.test_predict_route import ask
+from tests.app.conftest import NAMES, refusal
+from tests.app.test_predict_route import QUESTION, ask
 
 PATIENCE_SECONDS = 30
 MAX, BOB = Measurement(text="max"), Measurement(text="bob")
@@ -144,11 +148,71 @@ def test_a_question_that_asks_for_much_is_no_quick_one(change: dict[str, Any], l
 def test_loading_is_logged_with_size_and_time(
     settings: Settings, served: Artifact, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    from app.main import create_app
-
     with caplog.at_level("INFO", logger="app"), TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         ready = client.get("/readyz").json()
     [resident] = ready["resident"]
     assert resident["bytes"] < ready["budget_bytes"] == settings.resident_bytes
     [line] = [record.getMessage() for record in caplog.records if record.name == "app.serving"]
     assert line.startswith(f"Loaded {served.label}: {resident['bytes'] / 1e6:.1f} MB in ")
+
+
+def test_a_queue_is_bounded_and_says_so_at_once() -> None:
+    waited: list[float] = []
+    queues, go_on = Queues(most_waiting=3, waited=waited.append), threading.Event()
+
+    async def questions() -> None:
+        quick = [asyncio.ensure_future(queues.quick(go_on.wait, PATIENCE_SECONDS)) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert queues.lengths() == {"quick": 4, "slow": 0}
+        with pytest.raises(BusyError, match="4 questions"):
+            await queues.quick(lambda: None)
+        assert await queues.slow(lambda: "another queue") == "another queue"
+        go_on.set()
+        assert all(await asyncio.gather(*quick))
+        assert await queues.quick(lambda: "room again") == "room again"
+
+    asyncio.run(questions())
+    queues.close()
+    assert queues.lengths() == {"quick": 0, "slow": 0}
+    assert len(waited) == 6
+
+
+def test_who_gives_up_waiting_leaves_the_queue_and_is_never_called() -> None:
+    queues, go_on = Queues(most_waiting=1, waited=lambda _: None), threading.Event()
+    called: list[str] = []
+
+    async def questions() -> None:
+        running = asyncio.ensure_future(queues.quick(go_on.wait, PATIENCE_SECONDS))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await queues.quick(called.append, "given up")
+        assert queues.lengths()["quick"] == 1
+        go_on.set()
+        await running
+
+    asyncio.run(questions())
+    queues.close()
+    assert called == []
+
+
+@pytest.mark.usefixtures("sketch")
+def test_a_full_queue_is_answered_with_503_and_when_to_come_back(settings: Settings) -> None:
+    few = settings.model_copy(update={"queue_length": 1})
+    curve = [number / 100 for number in range(101)]
+    with TestClient(create_app(few), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(40) as asking:
+
+        def ask_much(number: int) -> httpx.Response:
+            texts = [NAMES.texts[(number + i) % len(NAMES)][:5] for i in range(30)]
+            measured = [{"kind": "loss", "text": text} for text in texts]
+            asked = QUESTION | {"measurements": measured, "downweight": curve}
+            response: httpx.Response = client.post("/predict", json=asked)
+            return response
+
+        answers = list(asking.map(ask_much, range(40)))
+        assert {answer.status_code for answer in answers} == {200, 503}
+        for answer in answers:
+            if answer.status_code == 503:
+                assert refusal(answer, 503)["type"].endswith(":busy")
+                assert int(answer.headers["Retry-After"]) > 0
+        assert client.post("/predict", json=QUESTION).status_code == 200

@@ -1,0 +1,74 @@
+"""A request's time: whoever waits is told when it is over, and nothing is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from app.db import Database, transaction
+from app.deps import Reading
+from app.guard import Guarded, needs
+from app.main import create_app
+from app.openapi import Application
+from app.settings import Settings
+from tests.app.conftest import refusal, until
+
+SECONDS = 0.3
+
+
+@pytest.fixture
+def hurried(settings: Settings) -> Iterator[tuple[TestClient, threading.Event]]:
+    """An application in a hurry with two routes that wait until somebody says to go on."""
+    app, go_on = create_app(settings.model_copy(update={"request_seconds": SECONDS})), threading.Event()
+    assert isinstance(app, Application)
+
+    def blocking(session: Reading) -> str:
+        go_on.wait(20)
+        session.execute(text("SELECT 1"))
+        return "done"
+
+    async def waiting() -> str:
+        await asyncio.to_thread(go_on.wait, 20)
+        return "done"
+
+    for path, function in (("/blocking", blocking), ("/waiting", waiting)):
+        app.router.add_api_route(
+            path, function, route_class_override=Guarded, openapi_extra=needs("predict"), response_model=str
+        )
+    with TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
+        yield client, go_on
+        go_on.set()
+
+
+@pytest.mark.parametrize("path", ["/blocking", "/waiting"])
+def test_an_answer_that_takes_too_long_is_refused_in_time(
+    hurried: tuple[TestClient, threading.Event], path: str
+) -> None:
+    client, go_on = hurried
+    started = time.monotonic()
+    answer = client.get(path)
+    assert time.monotonic() - started < 10 * SECONDS
+    assert refusal(answer, 503)["type"].endswith(":deadline")
+    assert int(answer.headers["Retry-After"]) > 0
+    go_on.set()
+    assert client.get(path).json() == "done"
+
+
+def test_what_goes_on_after_its_time_closes_its_own_session(
+    hurried: tuple[TestClient, threading.Event], database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, go_on = hurried
+    for _ in range(5):
+        refusal(client.get("/blocking"), 503)
+    go_on.set()
+    checked_out = client.app.state.database.pool.checkedout  # type: ignore[attr-defined]
+    assert until(lambda: checked_out() == 0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    with transaction(database) as session:  # nobody holds a lock
+        session.execute(text("UPDATE datasets SET description = description"))
