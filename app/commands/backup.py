@@ -23,8 +23,9 @@ def backup(
     settings = Settings()
     with progress_bar("Copying", "MB", console=console) as progress:
         made = back_up(settings, directory, dump=dump, progress=progress)
+    versions = f"{made.versions:,} sketch version" + ("" if made.versions == 1 else "s")
     console.print(
-        f"{directory.name}: the catalog and the artifacts of {made.versions:,} sketch versions, "
+        f"{directory.name}: the catalog and the artifacts of {versions}, "
         f"{made.bytes / 1e6:.1f} MB; every artifact has its checksums.",
         highlight=False,
         soft_wrap=True,

@@ -199,7 +199,7 @@ def run(
 def with_whole_numbers(value: Any) -> Any:
     """The same JSON with 5 for 5.0: to JSON Schema it is one number, but none of a document, or version, here."""
     match value:
-        case float() if value.is_integer() and abs(value) < 2**53:
+        case float() if value.is_integer():
             return int(value)
         case list():
             return [with_whole_numbers(item) for item in value]

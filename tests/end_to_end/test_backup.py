@@ -52,7 +52,7 @@ __all__ = [  # fixtures
     "sqlite_template",
 ]
 
-ANSWERS_BEFORE, ANSWERS_AFTER = 100, 100
+ANSWERS_BEFORE, ANSWERS_AFTER = 60, 60
 TEXTS = ("max", "ann", "zoe", "xena")
 ELAPSED = re.compile(rb'"elapsed_ms":[0-9.e+-]+')
 
@@ -132,7 +132,8 @@ def restored(backup: Path, settings: Settings, place: Path, request: pytest.Fixt
         return Settings(data_dir=place)
     cluster: Cluster = request.getfixturevalue("cluster")
     found = Settings(data_dir=place, database_url=cluster.new_database())
-    postgresql("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={url_of(found)}", str(place / "catalog.dump"))
+    dump = str(place / "catalog.dump")
+    postgresql("pg_restore", "--no-owner", "--single-transaction", f"--dbname={url_of(found)}", dump)
     return found
 
 
