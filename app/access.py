@@ -159,7 +159,7 @@ class Access:
         key = _presented(headers)
         if key is not None:
             caller = await self._caller(key)
-        elif not await self._any_key() and is_loopback(_host_of(headers)):
+        elif not await self._any_key() and is_loopback(_host_of(headers)) and not _is_foreign_page(headers):
             caller = ANONYMOUS
         else:
             raise UnauthorisedError(_NO_KEY)
@@ -304,8 +304,17 @@ def _presented(headers: Headers) -> str | None:
     return headers.get("x-api-key")
 
 
+def _is_foreign_page(headers: Headers) -> bool:
+    """Whether a browser asks for a page of another site, which can't read answers, but can have things done."""
+    origin = headers.get("origin")
+    return origin is not None and not is_loopback(_without_port(origin.rpartition("/")[2]))
+
+
 def _host_of(headers: Headers) -> str:
-    host = headers.get("host", "")
+    return _without_port(headers.get("host", ""))
+
+
+def _without_port(host: str) -> str:
     return host if host.endswith("]") else host.rpartition(":")[0] or host
 
 

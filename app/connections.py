@@ -18,6 +18,7 @@ import asyncio
 import logging
 import ssl
 from asyncio.sslproto import SSLProtocol
+from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -55,7 +56,7 @@ class Door:
         self.settings = settings
         self.taken: set[asyncio.BaseProtocol] = set()
         self.leaving: set[asyncio.BaseProtocol] = set()
-        self.turned_away = 0
+        self.refused = Counter({TOO_MANY_CONNECTIONS.slug: 0})  # by the last part of the problem's type
         self._server_state = server_state
         self._next_warning = 0.0
 
@@ -65,15 +66,21 @@ class Door:
         if len(self.taken) < most:
             self.taken.add(connection)
             return True
-        self.turned_away += 1
+        self.refused[TOO_MANY_CONNECTIONS.slug] += 1
         now = asyncio.get_running_loop().time()
         if now >= self._next_warning:
             self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
-            _logger.warning("All %d connections are taken; refused since the start: %d", most, self.turned_away)
+            _logger.warning(
+                "All %d connections are taken; refused since the start: %d",
+                most,
+                self.refused[TOO_MANY_CONNECTIONS.slug],
+            )
         return False
 
     def refuse(self, transport: asyncio.Transport, kind: ProblemType, detail: str) -> None:
         """Write a refusal to a connection, and let it leave."""
+        if kind is not TOO_MANY_CONNECTIONS:  # which is counted where there is no place
+            self.refused[kind.slug] += 1
         transport.write(_answer(kind, detail, self._server_state.default_headers))
         leaving = Leaving(self.leaving)
         transport.set_protocol(leaving)

@@ -60,6 +60,7 @@ def connect(url: str | URL, *, enforce_foreign_keys: bool = True) -> Database:
         pool_size=8,
         max_overflow=32,
         pool_pre_ping=not sqlite,
+        hide_parameters=True,  # a traceback in the log shall hold no text
         connect_args={"check_same_thread": False}
         if sqlite
         else {

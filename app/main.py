@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
@@ -43,7 +42,7 @@ from app.settings import Settings
 from app.verifier import Verifier
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Application:
     """The application for these settings; it opens nothing before it is started.
 
     Args:
@@ -105,7 +104,7 @@ def _opened(app: Application) -> Iterator[None]:
             table_cache_bytes=settings.table_cache_bytes,
         )
         serving = Serving(database, predictor, settings.artifacts_dir)
-        recorder = Recorder(database, written=metrics.recorded)
+        recorder = Recorder(database, written=metrics.recorded, failed=metrics.not_recorded)
         verifier = Verifier(database, settings)
         for thread in (recorder, serving, verifier):
             thread.start()

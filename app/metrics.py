@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from time import perf_counter
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.connections import Door
 from app.predictor import Predictor
 from app.queues import Queues
 
@@ -58,6 +60,13 @@ class Metrics:
         self._audit_records = Counter(
             "neverseen_audit_records_total", "Records of answers written to the audit.", registry=self._registry
         )
+        self._audit_failures = Counter(
+            "neverseen_audit_failures_total",
+            "Records that couldn't be written; their answers weren't sent.",
+            registry=self._registry,
+        )
+        Info("neverseen_build", "What runs.", registry=self._registry).info({"version": version("neverseen")})
+        ProcessCollector(namespace="neverseen", registry=self._registry)
 
     def requested(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered, or not."""
@@ -88,6 +97,10 @@ class Metrics:
         self._audit_records.inc(records)
         self._phases["audit"].observe(seconds)
 
+    def not_recorded(self, records: int) -> None:
+        """Count records of the audit that couldn't be written."""
+        self._audit_failures.inc(records)
+
     def predicted(self, *, below_resolution: bool) -> None:
         """Count a predicted measurement."""
         self._predictions[below_resolution].inc()
@@ -95,6 +108,10 @@ class Metrics:
     def watch(self, predictor: Predictor, queues: Queues) -> None:
         """Show what is resident, the caches and the queues, too."""
         self._registry.register(_Present(predictor, queues))
+
+    def watch_door(self, door: Door) -> None:
+        """Show the connections, too."""
+        self._registry.register(_Connections(door))
 
     def text(self) -> bytes:
         """All figures, in Prometheus' text format."""
@@ -129,3 +146,23 @@ class _Present(Collector):
             caches.add_metric((name, "hit"), hits)
             caches.add_metric((name, "miss"), misses)
         yield caches
+
+
+class _Connections(Collector):
+    """Connections of the server, looked up when somebody asks."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures now."""
+        yield GaugeMetricFamily("neverseen_connections", "Open connections.", len(self._door.taken))
+        yield GaugeMetricFamily(
+            "neverseen_connections_limit", "Connections that may be open.", self._door.settings.max_connections
+        )
+        refused = CounterMetricFamily(
+            "neverseen_connections_refused", "Connections refused before a request was read.", labels=("type",)
+        )
+        for slug, count in list(self._door.refused.items()):
+            refused.add_metric((slug,), count)
+        yield refused

@@ -66,7 +66,7 @@ class Observed:
         started, status = perf_counter(), 500
         given = id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = given
-        token = request_id.set(given)
+        request_id.set(given)  # of this task alone, and until its end: the server logs crashes after us
         headers = [(b"x-request-id", given.encode()), *_headers_of(scope)]
 
         async def send_with_headers(message: Message) -> None:
@@ -80,7 +80,6 @@ class Observed:
             await self._app(scope, receive, send_with_headers)
         finally:
             self._say(scope, status, perf_counter() - started)
-            request_id.reset(token)
 
     def _say(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", _UNROUTED)

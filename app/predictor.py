@@ -6,7 +6,7 @@ It knows no rows and no HTTP, and touches no tensor. Safe to use from several th
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -194,6 +194,11 @@ class Predictor:
         """Versions whose last load failed: label and what is wrong."""
         with self._lock:
             return dict(self._failures)
+
+    def forget_failures(self, *, but: Collection[str]) -> None:
+        """Forget that versions failed which nobody is to be served from; labels of the others are given."""
+        with self._lock:
+            self._failures = {label: why for label, why in self._failures.items() if label in but}
 
     def _sketch(self, artifact: Artifact) -> ResidentSketch:
         try:

@@ -41,14 +41,21 @@ _Record: TypeAlias = tuple[Entry, Committed]
 class Recorder:
     """Writes records from `start` to `stop`. Safe to use from several threads."""
 
-    def __init__(self, database: Database, *, written: Callable[[int, float], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        written: Callable[[int, float], None],
+        failed: Callable[[int], None] = lambda _: None,
+    ) -> None:
         """Nothing is started yet.
 
         Args:
             database: the catalog.
             written: told of each transaction how many records it wrote, and in how many seconds.
+            failed: told how many records couldn't be written.
         """
-        self._database, self._written = database, written
+        self._database, self._written, self._failed = database, written, failed
         self._writer = KeptWriter(database)
         self._at_once = database.dialect.name == "sqlite"
         self._waiting: SimpleQueue[_Record | None] = SimpleQueue()
@@ -133,6 +140,7 @@ class Recorder:
             self._append(entries)
         except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
             logger.warning("Records can't be written: %s", type(error).__name__)
+            self._failed(len(kept))
             for _, done in kept:
                 done.set_exception(error)
             return

@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from socket import gaierror, socket
 from types import FrameType
@@ -35,7 +35,12 @@ _logger = logging.getLogger(__name__)
 
 
 def serve(
-    app: ASGIApp, settings: Settings, *, tls_certificate: Path | None = None, tls_key: Path | None = None
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
+    watched: Callable[[Door], None] = lambda _: None,
 ) -> None:
     """Serve the application until SIGTERM or SIGINT, and then finish the requests that are in flight.
 
@@ -46,6 +51,7 @@ def serve(
         settings: `host`, `port`, the times, and `max_connections`.
         tls_certificate: a file of PEM, the chain of the server; None serves without TLS.
         tls_key: a file of PEM, the certificate's key without a password.
+        watched: handed the places for connections, to look at them.
 
     Raises:
         ConfigurationError: certificate and key aren't both given, can't be read, or don't fit.
@@ -64,7 +70,9 @@ def serve(
             fitting,
         )
     gc.freeze()  # or each full collection looks through all that was imported, and nobody is answered meanwhile
-    HttpServer(app, settings.model_copy(update={"max_connections": fitting}), tls=tls).run()
+    server = HttpServer(app, settings.model_copy(update={"max_connections": fitting}), tls=tls)
+    watched(server.door)
+    server.run()
 
 
 def connections_that_fit(wanted: int) -> int:

@@ -113,6 +113,7 @@ class Serving:
                 (version.sketch.name, artifact_of(version, self._artifacts_dir))
                 for version in catalog.current_versions(session)
             ]
+        self._predictor.forget_failures(but={artifact.label for _, artifact in current})
         for sketch, artifact in current:
             if self._served.get(sketch) != artifact.version_id and not self._failed_lately(sketch, artifact):
                 self._load(sketch, artifact)

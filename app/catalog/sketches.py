@@ -71,6 +71,10 @@ def register_version(
     same = session.scalar(
         select(SketchVersion).where(SketchVersion.sketch_id == row.id, SketchVersion.location == location)
     )
+    if same is not None and same.state == "deleted" and same.checksum != checksum:
+        same.location = f"{location}.deleted-{same.number}"  # where nothing is: its place is another artifact's now
+        session.flush()
+        same = None
     if same is not None:
         if same.checksum == checksum:
             if same.state == "deleted":  # its artifact is there again

@@ -39,4 +39,5 @@ def serve_until_stopped(
     set_up_logging(settings)
     torch_device(settings.device)
     open_ready_database(settings).dispose()
-    server.serve(create_app(settings), settings, tls_certificate=tls_certificate, tls_key=tls_key)
+    app = create_app(settings)
+    server.serve(app, settings, tls_certificate=tls_certificate, tls_key=tls_key, watched=app.metrics.watch_door)

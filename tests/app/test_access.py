@@ -127,6 +127,13 @@ def test_without_a_key_this_machines_names_are_answered(client: TestClient, host
     assert client.get("/datasets", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example.org", "null", "http://127.0.0.1.example.org:8000"])
+def test_without_a_key_a_page_of_another_site_can_have_nothing_done(client: TestClient, origin: str) -> None:
+    """A browser sends a request without a body to anybody for any page, and only keeps the answer from it."""
+    refusal(client.post("/sketches/tiny/rollback", headers={"Origin": origin}), 401)
+    assert client.get("/datasets", headers={"Origin": "http://localhost:8000"}).status_code == 200
+
+
 def test_a_service_for_strangers_doesnt_start_without_a_key(settings: Settings, make_key: MakeKey) -> None:
     exposed = settings.model_copy(update={"host": "0.0.0.0"})
     with pytest.raises(NoKeyError, match="neverseen keys create"), TestClient(create_app(exposed)):

@@ -251,3 +251,28 @@ def test_a_promotion_is_served_within_seconds_where_nobody_asks(client: TestClie
     started = time.monotonic()
     assert until(lambda: "tiny v2" in {one["label"] for one in client.get("/readyz").json()["resident"]})
     assert time.monotonic() - started < 10
+
+
+def test_a_build_of_the_same_plan_after_a_deletion_is_a_version_of_its_own(
+    database: Database, another: Register
+) -> None:
+    """A manifest says when it was built, so that a second build of a plan never has the checksum of the first."""
+    path = another()
+    with transaction(database) as session:
+        row = catalog.get_version(session, "tiny", 2)
+        catalog.promote(session, sketch="tiny", version=1, expected=2)
+        catalog.retire(session, sketch="tiny", version=2)
+        catalog.delete_version(session, sketch="tiny", version=2)
+    with transaction(database) as session:
+        again = catalog.register_version(
+            session,
+            sketch="tiny",
+            dataset=catalog.get_dataset(session, "names"),
+            location=path.name,
+            checksum="f" * 64,
+            configuration=row.configuration,
+            size_bytes=row.size_bytes,
+        )
+        assert (again.number, again.state, again.is_current) == (3, "ready", True)
+        assert catalog.get_version(session, "tiny", 2).state == "deleted"
+        assert path.name in catalog.named_locations(session)
