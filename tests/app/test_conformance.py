@@ -295,7 +295,7 @@ def test_within_limits_answers_are_as_declared(served: Settings, database: Datab
     """Of what is sent, of what is asked for, of how often, of how exactly it is answered."""
     narrow = {"max_body_bytes": 250, "max_units": 2, "max_measurements": 1}
     measurements = [{"kind": "loss", "text": "max"}]
-    limits = {"requests_per_minute": 600, "decimals": 1, "measurements": measurements}
+    limits = {"requests_per_minute": 1_000, "decimals": 1, "measurements": measurements}
     prefix, key = key_for(served, database, *SCOPES, **limits)
     result = run(
         Spared(create_app(served.model_copy(update=narrow)), prefix),
