@@ -51,17 +51,18 @@ class _DirectRequest(Request):
             return await super().json()
 
 
-def as_json(form: type[Answer], *, decimals: int | None = None, **values: object) -> bytes:
+def as_json(form: type[Answer], *, decimals: int | None = None, ascii: bool = False, **values: object) -> bytes:
     """An answer of a form, checked and written here.
 
     Args:
         form: what the operation declares as its answer.
         decimals: that numbers are rounded to; None is not at all.
+        ascii: whether to escape all other characters, some of which many programs take for the end of a line.
         values: its fields; rows and other objects are taken apart.
     """
     answer = form.model_validate(values)
     if decimals is None:
-        return answer.model_dump_json().encode()
+        return answer.model_dump_json(ensure_ascii=ascii).encode()
     return json.dumps(_rounded(answer.model_dump(mode="json"), decimals), separators=(",", ":")).encode()
 
 

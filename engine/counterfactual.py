@@ -38,6 +38,9 @@ FORMAT = "neverseen-model"
 MOST_SAMPLES = 100
 """Texts of one request."""
 
+LEAST_TEMPERATURE = 0.01
+"""Below, the likeliest character is all but certain; far below, the division overflows."""
+
 MOST_TEMPERATURE = 10.0
 """Beyond, texts are noise."""
 
@@ -142,7 +145,7 @@ def draw_texts(model: Model, *, count: int, seed: int, temperature: float = 1.0,
         model: to draw from.
         count: how many texts, 1 … `MOST_SAMPLES`.
         seed: of the random numbers.
-        temperature: divides the logits; positive.
+        temperature: divides the logits; between `LEAST_TEMPERATURE` and `MOST_TEMPERATURE`.
         prompt: what every text begins with; shorter than the context.
 
     Raises:
@@ -151,8 +154,10 @@ def draw_texts(model: Model, *, count: int, seed: int, temperature: float = 1.0,
     """
     if not 1 <= count <= MOST_SAMPLES:
         raise QuestionError(f"The number of texts must lie between 1 and {MOST_SAMPLES}, not be {count}.")
-    if not 0 < temperature <= MOST_TEMPERATURE:
-        raise QuestionError(f"The temperature must be above 0 and at most {MOST_TEMPERATURE}, not {temperature}.")
+    if not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise QuestionError(
+            f"The temperature must lie between {LEAST_TEMPERATURE} and {MOST_TEMPERATURE}, not be {temperature}."
+        )
     known: dict[tuple[int, ...], list[float]] = {}
     begun = tuple(targets(Measurement(kind="next_token", prompt=prompt), model.configuration).inputs)
     return [_draw(model, random.Random(f"{seed}/{number}"), temperature, begun, known) for number in range(count)]

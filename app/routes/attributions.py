@@ -81,6 +81,7 @@ def _answer(question: AttributionsRequest, request: Request, started: float) -> 
         baseline=found.baseline,
         estimator=found.estimator,
         elapsed_ms=(perf_counter() - started) * 1000,
-        **directions,
+        raising=directions["raising"],
+        lowering=directions["lowering"],
     )
     return answered_about(request, "attribute", version, body, top=question.top)

@@ -141,6 +141,7 @@ def _line(batch: BatchRequest, index: int, version: Version, request: Request) -
         return _refused(request, index, item, version, error)
     body = as_json(
         BatchAnswer,
+        ascii=True,
         decimals=caller_of(request).decimals,
         index=index,
         id=item.id,
@@ -158,6 +159,7 @@ def _refused(
     kind = problem_type(type(error))
     body = as_json(
         BatchAnswer,
+        ascii=True,
         index=index,
         id=item.id,
         version=version.number,

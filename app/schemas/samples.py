@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from app.schemas import Answer, Name, RequestBody, VersionNumber
 from app.schemas.predict import DeletedAnswer, Deletion
-from engine.counterfactual import MOST_SAMPLES, MOST_TEMPERATURE
+from engine.counterfactual import LEAST_TEMPERATURE, MOST_SAMPLES, MOST_TEMPERATURE
 
 
 class SamplesRequest(RequestBody):
@@ -26,7 +26,11 @@ class SamplesRequest(RequestBody):
         default=0, strict=True, ge=-(2**53), le=2**53, description="Of the random numbers, the same for both models."
     )
     temperature: float = Field(
-        default=1.0, strict=True, gt=0, le=MOST_TEMPERATURE, description="Below 1 the likely is drawn more often."
+        default=1.0,
+        strict=True,
+        ge=LEAST_TEMPERATURE,
+        le=MOST_TEMPERATURE,
+        description="Below 1 the likely is drawn more often.",
     )
     prompt: str = Field(default="", description="What every text begins with.")
 
