@@ -25,7 +25,7 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Final
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 
 from app import catalog
@@ -44,8 +44,10 @@ _NO_KEY: Final = "A key is needed: send Authorization: Bearer KEY. `neverseen ke
 _ONLY_PREDICTIONS: Final = "This key is for predictions only: its answers are rounded, or of listed measurements."
 _USE_KEPT_EVERY: Final = timedelta(minutes=1)
 _MOST_REMEMBERED: Final = 10_000
+_THREADS: Final = 4
 _PREFIX_LENGTH, _SECRET_BYTES = 8, 32
 _KEY: Final = re.compile(r"nvs_([a-z0-9]{8})_[A-Za-z0-9_-]{43}")
+_OF_PROXIES: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PREFIX_LETTERS: Final = string.ascii_lowercase + string.digits
 
 
@@ -146,6 +148,8 @@ class Access:
         self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
         self._keys_exist, self._keys_asked = False, float("-inf")
         self._lock = asyncio.Lock()
+        self._threads = CapacityLimiter(_THREADS)  # that no request's work can hold
+        self._generation = 0
 
     async def admit(self, headers: Headers, scope: Scope) -> Caller:
         """Who asks with these headers, where that is allowed.
@@ -156,17 +160,25 @@ class Access:
             TooManyRequestsError: the key's requests of this minute are used up.
             SQLAlchemyError: the catalog can't be asked.
         """
-        key = _presented(headers)
-        if key is not None:
-            caller = await self._caller(key)
-        elif not await self._any_key() and is_loopback(_host_of(headers)) and not _is_foreign_page(headers):
-            caller = ANONYMOUS
-        else:
-            raise UnauthorisedError(_NO_KEY)
+        caller = await self.identify(headers)
         if not caller.may(scope):
             raise ForbiddenError(f"The key doesn't have the scope {scope}; it has {', '.join(sorted(caller.scopes))}.")
         self.charge(caller, 1)
         return caller
+
+    async def identify(self, headers: Headers) -> Caller:
+        """Who asks with these headers, whatever for; counted nowhere.
+
+        Raises:
+            UnauthorisedError: no key that is valid.
+            SQLAlchemyError: the catalog can't be asked.
+        """
+        key = _presented(headers)
+        if key is not None:
+            return await self._caller(key)
+        if await self._any_key() or not _is_at_this_machine(headers):
+            raise UnauthorisedError(_NO_KEY)
+        return ANONYMOUS
 
     def charge(self, caller: Caller, requests: int, *, before: int = 0) -> None:
         """Count requests of a caller.
@@ -201,18 +213,20 @@ class Access:
             )
 
     def forget(self, prefix: str) -> None:
-        """Ask the catalog again about a key."""
+        """Ask the catalog again about a key; also where an answer about it is under way. For any thread."""
+        self._generation += 1
         self._known.pop(prefix, None)
 
     async def _caller(self, key: str) -> Caller:
         match = _KEY.fullmatch(key)
         if match is None:
             raise UnauthorisedError("This isn't a key: keys begin with nvs_ and have 56 characters.")
-        known = self._known.get(match[1])
+        prefix, generation = match[1], self._generation
+        known = self._known.get(prefix)
         if known is None or monotonic() - known.asked > BELIEVED_SECONDS:
-            known = await run_in_threadpool(self._asked, match[1])
-            if known is not None:
-                self._remember(match[1], known)
+            known = await to_thread.run_sync(self._asked, prefix, limiter=self._threads)
+            if known is not None and generation == self._generation:
+                self._remember(prefix, known)
         hashed = self._secret.key_hash(key)
         if known is None or not hmac.compare_digest(hashed, known.hash):
             raise UnauthorisedError("This key isn't known here.")
@@ -222,7 +236,7 @@ class Access:
         if known.expires_at is not None and known.expires_at <= now:
             raise UnauthorisedError("This key has expired.")
         if known.use_kept is None or now - known.use_kept >= _USE_KEPT_EVERY:
-            self._recorder.mark_used(match[1])
+            self._recorder.mark_used(prefix)
             known.use_kept = now
         return known.caller
 
@@ -251,9 +265,10 @@ class Access:
         """Whether a key was ever made, here or by another process."""
         if not self._keys_exist and monotonic() - self._keys_asked > BELIEVED_SECONDS:
             async with self._lock:
-                asked = monotonic()
-                self._keys_exist = await run_in_threadpool(any_key, self._database)
-                self._keys_asked = asked
+                if monotonic() - self._keys_asked > BELIEVED_SECONDS:  # else it was asked while this waited
+                    asked = monotonic()
+                    self._keys_exist = await to_thread.run_sync(any_key, self._database, limiter=self._threads)
+                    self._keys_asked = asked
         return self._keys_exist
 
 
@@ -294,24 +309,29 @@ def new_key() -> tuple[str, str]:
 
 
 def _presented(headers: Headers) -> str | None:
-    """The key that a request shows; None where it shows none."""
+    """The key that a request shows; None where it shows none. A proxy may need Authorization for itself."""
+    if "x-api-key" in headers:
+        return headers["x-api-key"]
     authorization = headers.get("authorization")
-    if authorization is not None:
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise UnauthorisedError("The header must be: Authorization: Bearer KEY.")
-        return key.strip()
-    return headers.get("x-api-key")
+    if authorization is None:
+        return None
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnauthorisedError("The header must be: Authorization: Bearer KEY, or X-API-Key: KEY.")
+    return key.strip()
 
 
-def _is_foreign_page(headers: Headers) -> bool:
-    """Whether a browser asks for a page of another site, which can't read answers, but can have things done."""
+def _is_at_this_machine(headers: Headers) -> bool:
+    """Whether a request without a key is for this machine's own name, and neither a proxy's nor of a foreign page.
+
+    A browser sends a request to anybody for any page, and only keeps the answer from it.
+    """
     origin = headers.get("origin")
-    return origin is not None and not is_loopback(_without_port(origin.rpartition("/")[2]))
-
-
-def _host_of(headers: Headers) -> str:
-    return _without_port(headers.get("host", ""))
+    return (
+        is_loopback(_without_port(headers.get("host", "")))
+        and (origin is None or is_loopback(_without_port(origin.rpartition("/")[2])))
+        and not any(name in headers for name in _OF_PROXIES)
+    )
 
 
 def _without_port(host: str) -> str:

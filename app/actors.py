@@ -1,8 +1,9 @@
-"""Who does something: a name for the audit that is no person's, and the request that it came with."""
+"""Who does something, for the audit: never a person whose data is asked about."""
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +13,8 @@ class Actor:
     """Who did something.
 
     Attributes:
-        name: "key:PREFIX", "anonymous" where no key is needed, or "local:USER" for the command line.
+        name: "key:PREFIX", "anonymous" where no key is needed, or "local:USER" for the command line, with the
+            operator's login name.
         request_id: of the HTTP request; None where there was none.
     """
 
@@ -22,9 +24,9 @@ class Actor:
 
 @cache
 def local_actor() -> Actor:
-    """Whoever runs this process, for what isn't a request."""
+    """Whoever runs this process, for what isn't a request: as the system says, not the environment."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        user = "unknown"
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user without a name, as in containers
+        user = str(os.getuid())
     return Actor(name=f"local:{user[:64]}")

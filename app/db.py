@@ -16,7 +16,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, String, column, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -32,6 +32,15 @@ _REVISIONS: Final = [re.compile(rf'^{name} = "(\w+)"$', re.MULTILINE) for name i
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 _CONNECT_TIMEOUT_SECONDS: Final = 5
+_SERVER_OPTIONS: Final = (
+    "lock_timeout=10s",
+    "statement_timeout=30s",
+    "idle_in_transaction_session_timeout=15s",
+    # For a client that went away without a word, and holds locks.
+    "tcp_keepalives_idle=5",
+    "tcp_keepalives_interval=2",
+    "tcp_keepalives_count=3",
+)
 _WRITES: Final = "neverseen_writes"
 
 
@@ -46,26 +55,32 @@ def open_database(settings: Settings) -> Database:
     return connect(url)
 
 
-def connect(url: str | URL, *, enforce_foreign_keys: bool = True) -> Database:
+def connect(url: str | URL, *, enforce_foreign_keys: bool = True, in_time: bool = True) -> Database:
     """The database at a URL, set up the way that this application uses it.
 
     Args:
         url: SQLite (a file) or PostgreSQL.
         enforce_foreign_keys: on SQLite; only migrations, which may make tables anew, go without.
+        in_time: on PostgreSQL, whether statements and waits for locks are given up; only migrations may take long.
     """
     sqlite = make_url(url).get_backend_name() == "sqlite"
     database = create_engine(
         url,
-        # As many connections as the server has threads for requests: none waits for another's.
+        # As many connections as the server has threads: none waits for another's.
         pool_size=8,
-        max_overflow=32,
+        max_overflow=48,
         pool_pre_ping=not sqlite,
         hide_parameters=True,  # a traceback in the log shall hold no text
         connect_args={"check_same_thread": False}
         if sqlite
         else {
             "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-            "tcp_user_timeout": 1000 * _CONNECT_TIMEOUT_SECONDS,  # for a server that went away without a word
+            # For a server that went away without a word.
+            "tcp_user_timeout": 1000 * _CONNECT_TIMEOUT_SECONDS,
+            "keepalives_idle": _CONNECT_TIMEOUT_SECONDS,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "options": " ".join(f"-c {option}" for option in (_SERVER_OPTIONS if in_time else ())),
         },
     )
     if sqlite:
@@ -110,7 +125,7 @@ def writing(database: Database) -> Database:
 
 def move_from_log(database: Database) -> None:
     """Have SQLite move what was committed from its log to its file; nobody waits for that, and a failure is no harm."""
-    with suppress(OperationalError), database.connect() as connection:
+    with suppress(SQLAlchemyError), database.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 

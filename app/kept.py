@@ -11,15 +11,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy import ClauseElement, Dialect, Insert, Select
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.db import Database
 
-Execute: TypeAlias = Callable[[ClauseElement, Sequence[Mapping[str, Any]]], None]
+_WAIT_SECONDS: Final = 10.0  # for another thread's transaction: as long as SQLite waits for another process's
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Kept:
         self._prepared: dict[ClauseElement, _Prepared] = {}
         self._connection: Any = None  # the driver's own
         self._lock = threading.Lock()
-        self._errors = (SQLAlchemyError, database.dialect.loaded_dbapi.Error)
+        self._driver_error: type[Exception] = database.dialect.loaded_dbapi.Error
 
     def close(self) -> None:
         """Hang up; the next use connects again."""
@@ -111,12 +112,16 @@ class KeptReader(_Kept):
                     return None
                 self._connect()
             rows = self._connection.execute(self._in_words(statement).text, parameters).fetchall()
-        except self._errors:
+        except (SQLAlchemyError, self._driver_error):
             self._disconnect()
             return None
         finally:
             self._lock.release()
         return rows[0] if rows else None
+
+
+class ConnectionLostError(Exception):
+    """A kept connection that is gone, as after a restart of the database; nothing was written."""
 
 
 class KeptWriter(_Kept):
@@ -127,27 +132,35 @@ class KeptWriter(_Kept):
         """A transaction that writes, committed at the end of the block; taken back, and hung up, on an error.
 
         Raises:
-            SQLAlchemyError, or the driver's Error: the database can't be written in this way now.
+            ConnectionLostError: try again, in another way.
+            SQLAlchemyError: the database can't be written now.
         """
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connect()
-                self._connection.execute("BEGIN IMMEDIATE" if self._is_sqlite else "BEGIN")
-                yield self
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._disconnect()  # which takes back what was begun
-                raise
+        if not self._lock.acquire(timeout=_WAIT_SECONDS):
+            raise PoolTimeoutError("another thread has been writing for too long")
+        committing = False
+        try:
+            if self._connection is None:
+                self._connect()
+            self._connection.execute("BEGIN IMMEDIATE" if self._is_sqlite else "BEGIN")
+            yield self
+            committing = True
+            self._connection.execute("COMMIT")
+        except self._driver_error as error:
+            # Where the commit is lost, it may be done.
+            lost = not self._is_sqlite and not committing and self._connection.broken
+            self._disconnect()  # which takes back what was begun
+            if lost:
+                raise ConnectionLostError from error
+            raise OperationalError(None, None, error, hide_parameters=True) from error
+        except BaseException:
+            self._disconnect()
+            raise
+        finally:
+            self._lock.release()
 
     def _set_up(self) -> None:
         if self._is_sqlite:  # whose log is moved to its file by somebody who has the time, see `app.recorder`
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What a transaction raises where the database can't be used."""
-        return self._errors
 
     def one(self, statement: ClauseElement) -> tuple[Any, ...]:
         """The only row of a statement, in a transaction."""

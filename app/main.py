@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter, to_thread
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.concurrency import run_in_threadpool
 
 from app import problems
 from app.access import Access, check_exposure
@@ -80,12 +80,12 @@ def create_app(settings: Settings) -> Application:
 
 @asynccontextmanager
 async def _lifespan(app: Application) -> AsyncIterator[None]:
-    opened = _opened(app)
-    await run_in_threadpool(opened.__enter__)
+    opened, own = _opened(app), CapacityLimiter(1)  # a thread that no request can hold
+    await to_thread.run_sync(opened.__enter__, limiter=own)
     try:
         yield
     finally:
-        await run_in_threadpool(opened.__exit__, None, None, None)
+        await to_thread.run_sync(opened.__exit__, None, None, None, limiter=own)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from engine.cache import ByteCache
 from engine.counterfactual import ModelSource, counterfactual_model, draw_texts, save_model, trained_model
 from engine.errors import ArtifactError
 from engine.estimators import EstimatorName
-from engine.measure import Measurement
+from engine.measure import Measurement, targets
 from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch, table_cache
 from engine.sphere import Average
@@ -104,6 +104,17 @@ class Predictor:
         """
         sketch = self._sketches.peek(artifact)
         return sketch is not None and sketch.knows(measurements)
+
+    def check(self, artifact: Artifact, measurements: Sequence[Measurement]) -> None:
+        """Refuse what a version can't measure, without measuring it; loads the version where it isn't resident.
+
+        Raises:
+            TextLengthError, UnknownCharacterError: a text can't be measured.
+            ArtifactError: as `load`.
+        """
+        model = self._sketch(artifact).configuration.model
+        for measurement in measurements:
+            targets(measurement, model)
 
     def predict(
         self,

@@ -81,7 +81,10 @@ def problem(kind: ProblemType, detail: str, errors: Sequence[Fault] = ()) -> Pro
 
 
 def install(app: FastAPI) -> None:
-    """Make the application answer every error with a problem."""
+    """Make the application answer every error with a problem.
+
+    The handlers are coroutines: plain functions would wait for a thread, which is what may be short.
+    """
     app.add_exception_handler(AppError, _refused)
     app.add_exception_handler(EngineError, _refused)
     for error in PROBLEM_TYPES_OF_LIBRARIES:
@@ -99,7 +102,7 @@ def _answer(request: Request, body: Problem, headers: Mapping[str, str] | None =
     )
 
 
-def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, UnauthorisedError):
         headers["WWW-Authenticate"] = "Bearer"
@@ -108,15 +111,15 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, problem(problem_type(type(error)), str(error)), headers)
 
 
-def _library_failed(request: Request, error: Exception) -> JSONResponse:
+async def _library_failed(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, problem(*library_problem(error)))
 
 
-def _crashed(request: Request, error: Exception) -> JSONResponse:
+async def _crashed(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, problem(INTERNAL, "Something went wrong that shouldn't; the server's log says what."))
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.detail == _UNREADABLE:
         fault = Fault(location="body", message="Not JSON in UTF-8, or nested too deeply, or a number is too long.")
@@ -141,7 +144,7 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
-def _wrong_form(request: Request, error: Exception) -> JSONResponse:
+async def _wrong_form(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     faults = [_fault(one, error.body) for one in found[:_MAX_FAULTS]]

@@ -25,7 +25,7 @@ from app import catalog
 from app.actors import Actor
 from app.catalog import Details, Entry
 from app.db import Database, move_from_log, transaction
-from app.kept import KeptWriter
+from app.kept import ConnectionLostError, KeptWriter
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,10 @@ class Recorder:
             if batch:
                 self._write(batch)
             if stopping or monotonic() - tidied >= _TIDY_SECONDS:
-                self._tidy()
+                try:
+                    self._tidy()
+                except Exception:  # the thread has to go on
+                    logger.exception("What is done beside records failed")
                 tidied = monotonic()
 
     def _waited_for(self) -> tuple[list[_Record], bool]:
@@ -121,7 +124,7 @@ class Recorder:
         try:
             if used:
                 with transaction(self._database) as session:
-                    for prefix, at in list(used.items()):
+                    for prefix, at in sorted(used.items()):  # in one order, or two processes may wait for each other
                         catalog.mark_used(session, prefix, at)
         except SQLAlchemyError as error:
             logger.warning("When keys were used can't be written: %s", type(error).__name__)
@@ -130,7 +133,7 @@ class Recorder:
             move_from_log(self._database)
 
     def _write(self, batch: Sequence[_Record]) -> None:
-        # Who gave up waiting was told that nothing came of it, so that nothing is recorded.
+        # Who gave up waiting gets no answer that would have to be recorded.
         kept = [(entry, done) for entry, done in batch if done.set_running_or_notify_cancel()]
         if not kept:
             return
@@ -156,7 +159,7 @@ class Recorder:
                 rows, chain = catalog.chained(entries, length, head)
                 writer.write(catalog.INSERT_RECORD, rows)
                 writer.write(catalog.UPDATE_CHAIN, [chain])
-        except self._writer.errors:  # as after a restart of the database: this connects anew, or says what is wrong
+        except ConnectionLostError:
             with transaction(self._database) as session:
                 catalog.append_records(session, entries)
 

@@ -10,12 +10,14 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from app.settings import Settings
+from engine.errors import ConfigurationError
 
 _BYTES: Final = 32
 
@@ -53,6 +55,7 @@ def load_secret(settings: Settings) -> Secret:
     """The secret of the settings; else the one in the data directory, which is made where there is none.
 
     Raises:
+        ConfigurationError: the file holds less than a secret.
         OSError: the file can't be read or made.
     """
     if settings.secret is not None:
@@ -60,14 +63,19 @@ def load_secret(settings: Settings) -> Secret:
     path = settings.data_dir / "secret"
     if not path.exists():
         _make(path)
-    return Secret(path.read_bytes().strip())
+    value = path.read_bytes().strip()
+    if len(value) < _BYTES:
+        raise ConfigurationError(
+            f"The file `secret` in the data directory holds less than {_BYTES} characters: put the right one back."
+        )
+    return Secret(value)
 
 
 def _make(path: Path) -> None:
     """Write a new secret, whole and for the owner only; where another process is faster, its secret stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="secret.", suffix=".partial")  # for its owner only
+    draft = Path(name)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(_BYTES) + "\n")
         file.flush()

@@ -30,13 +30,18 @@ _TRY_AGAIN_SECONDS: Final = 30.0
 
 
 def artifact_of(version: SketchVersion, artifacts_dir: Path) -> Artifact:
-    """What the predictor must know of a version.
+    """What the predictor must know of a version that is to be served.
 
     Raises:
-        ConflictError: the version is retired.
+        ConflictError: the version is retired or deleted.
     """
     if version.state != "ready":
         raise ConflictError(f"{version.label} is {version.state} and isn't served; ask the current version.")
+    return located(version, artifacts_dir)
+
+
+def located(version: SketchVersion, artifacts_dir: Path) -> Artifact:
+    """The artifact of a version, served or not."""
     return Artifact(
         version_id=version.id,
         label=version.label,

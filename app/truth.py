@@ -19,8 +19,8 @@ from sqlalchemy.exc import OperationalError
 
 from app import catalog
 from app.db import Database, open_database, transaction
-from app.errors import AppError
-from app.serving import artifact_of
+from app.errors import AppError, ConflictError
+from app.serving import located
 from app.settings import Settings
 from engine.errors import ArtifactError, EngineError
 from engine.store import open_artifact
@@ -55,13 +55,15 @@ def truths_of(database: Database, settings: Settings, verification: str) -> list
 
     Raises:
         NotFoundError: no such verification.
-        ConflictError: the sketch version is retired.
+        ConflictError: the sketch version is deleted.
         ArtifactError: its artifact is gone or damaged; the message begins with its label.
         EngineError: what else the engine refuses.
     """
     with transaction(database, writes=False) as session:
         row = catalog.get_verification(session, verification)
-        artifact = artifact_of(row.version, settings.artifacts_dir)
+        if row.version.state == "deleted":
+            raise ConflictError(f"{row.version.label} is deleted: its artifact is given up.")
+        artifact = located(row.version, settings.artifacts_dir)
         documents = catalog.load_documents(session, row.version.sketch.dataset)
         measurements = catalog.measurements_of(row)
     try:

@@ -38,7 +38,7 @@ FORMAT = "neverseen-model"
 MOST_SAMPLES = 100
 """Texts of one request."""
 
-LEAST_TEMPERATURE = 0.01
+LEAST_TEMPERATURE = 1e-6
 """Below, the likeliest character is all but certain; far below, the division overflows."""
 
 MOST_TEMPERATURE = 10.0

@@ -218,7 +218,7 @@ def finished_files(destination: Path) -> set[str]:
 def is_being_built(path: Path) -> bool:
     """Whether a process works in a directory, as in a `Workspace`."""
     try:
-        os.close(_lock(path))
+        os.close(lock_directory(path))
     except ConfigurationError:
         return True
     return False
@@ -243,7 +243,7 @@ class Workspace:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ArtifactError(f"The directory {self.path.name} can't be written: {error.strerror}.") from error
-        self._lock = _lock(self.path)
+        self._lock = lock_directory(self.path)
         serialised = _PLAN.dump_json(plan, indent=2)
         plan_file = self.path / "plan.json"
         if not plan_file.exists() or plan_file.read_bytes() != serialised:
@@ -367,7 +367,12 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(path: Path) -> int:
+def lock_directory(path: Path) -> int:
+    """Hold a directory, as builds do where they work, until the descriptor that is returned is closed.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ def run() -> None:
     if context.is_offline_mode():
         raise SystemExit("Migrations look at the database they change: leave out --sql.")
     url = context.config.attributes.get("url") or Settings().database_url
-    database = connect(url, enforce_foreign_keys=False)
+    database = connect(url, enforce_foreign_keys=False, in_time=False)
     try:
         # Processes that start on the same empty SQLite file take turns.
         with writing(database).begin() as connection:

@@ -133,18 +133,21 @@ def verify_chain(session: Session, *, head: str | None = None) -> ChainState:
         session: any transaction.
         head: of the chain at an earlier time, kept elsewhere; it must be the hash of one of the records.
     """
+    # Read before the walk: what others append meanwhile comes behind it.
+    chain = session.execute(select(AuditChain.length, AuditChain.head)).one_or_none()
     length, last, met = 0, NO_HASH, head in (None, NO_HASH)
+    ended = chain is not None and (chain.length, chain.head) == (length, last)
     for row in walk_records(session):
         wrong = _fault(row, length + 1, last)
         if wrong:
             return ChainState(length=length, head=last, broken=length + 1, reason=wrong)
         length, last = row.number, row.hash
         met = met or last == head
-    chain = session.execute(select(AuditChain.length, AuditChain.head)).one_or_none()
+        ended = ended or (chain is not None and (chain.length, chain.head) == (length, last))
     if chain is None or chain.length > length:
         return ChainState(length=length, head=last, broken=length + 1, reason="it was cut off: there were more records")
-    if (chain.length, chain.head) != (length, last):
-        return ChainState(length=length, head=last, broken=length, reason="the chain doesn't end with it")
+    if not ended:
+        return ChainState(length=length, head=last, broken=chain.length, reason="the chain ends with another hash")
     if not met:
         return ChainState(length=length, head=last, broken=1, reason="no record has the hash that was kept elsewhere")
     return ChainState(length=length, head=last)

@@ -119,6 +119,8 @@ def check_sketch(session: Session, sketch: str, dataset: str) -> None:
 def promote(session: Session, *, sketch: str, version: int, expected: int | None) -> None:
     """Make a version current, if the current one is still the expected one.
 
+    Where it is so already, nothing changes: a rollback still leads to the version before it.
+
     Args:
         session: a writing transaction.
         sketch: its name.
@@ -134,6 +136,8 @@ def promote(session: Session, *, sketch: str, version: int, expected: int | None
     if wanted.state != "ready":
         raise ConflictError(f"{wanted.label} is {wanted.state} and can't be made current.")
     known = None if expected is None else get_version(session, sketch, expected).id
+    if wanted.id == known and wanted.is_current:
+        return
     swapped = session.execute(
         update(Sketch)
         .where(Sketch.id == wanted.sketch_id, Sketch.current_version_id.is_not_distinct_from(known))
@@ -149,21 +153,27 @@ def promote(session: Session, *, sketch: str, version: int, expected: int | None
     record(session, "sketch.promote", sketch=sketch, version=version, previous=expected)
 
 
-def rollback(session: Session, *, sketch: str) -> int:
+def rollback(session: Session, *, sketch: str, expected: int | None) -> int:
     """Make the version current that was so before; again takes that back.
+
+    Args:
+        session: a writing transaction.
+        sketch: its name.
+        expected: the number of the version that is current now; None is whichever is.
 
     Returns:
         Its number.
 
     Raises:
-        NotFoundError: an unknown sketch.
-        ConflictError: there was none before, or it is retired.
+        NotFoundError: an unknown sketch, or no version of the expected number.
+        ConflictError: there was none before, or it is retired, or another version is current.
     """
     _lock(session, sketch)
     row = get_sketch(session, sketch)
     if row.previous_version_id is None or row.previous_version_id == row.current_version_id:
         raise ConflictError(f"The sketch {sketch!r} had no other version before; promote one by its number.")
-    current, previous = row.current_number, get_version_of_id(session, row.previous_version_id).number
+    current = row.current_number if expected is None else expected
+    previous = get_version_of_id(session, row.previous_version_id).number
     promote(session, sketch=sketch, version=previous, expected=current)
     return previous
 

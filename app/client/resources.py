@@ -24,7 +24,7 @@ from app.schemas.datasets import (
 from app.schemas.health import HealthAnswer, ReadyAnswer
 from app.schemas.keys import KeyAnswer, KeyPage, NewKey, NewKeyAnswer
 from app.schemas.predict import MeasurementBody
-from app.schemas.sketches import Promotion, SketchAnswer, SketchPage, VersionAnswer, VersionPage
+from app.schemas.sketches import Promotion, Rollback, SketchAnswer, SketchPage, VersionAnswer, VersionPage
 from app.schemas.subsets import NewSubset, SubsetAnswer, SubsetPage
 
 Form = TypeVar("Form", bound=BaseModel)
@@ -193,12 +193,18 @@ def promote_version(sketch: str, version: int, *, expected: int | None) -> Opera
     )
 
 
-def rollback_version(sketch: str) -> Operation[SketchAnswer]:
-    """Make the version current that was so before; once more takes that back."""
+def rollback_version(sketch: str, *, expected: int | None = None) -> Operation[SketchAnswer]:
+    """Make the version current that was so before; once more takes that back.
+
+    Args:
+        sketch: its name.
+        expected: the current one as you know it, else a `ConflictError`; None is whichever is current.
+    """
     return Operation(
         id="rollback_version",
         method="POST",
         path=path_of("/sketches/{sketch}/rollback", sketch=sketch),
+        body=None if expected is None else body_of(Rollback, expected=expected),
         repeat="if undone",
         read=reader(SketchAnswer),
     )

@@ -207,10 +207,15 @@ def promote(
 
 
 @app.command()
-def rollback(sketch: Annotated[str, typer.Argument(help="Name of the sketch.")]) -> None:
+def rollback(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    expected: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="The current version as you know it; refuse if it moved.")
+    ] = None,
+) -> None:
     """Make the version current that was so before; once more takes that back."""
     with opened() as (_, database), transaction(database) as session:
-        version = catalog.rollback(session, sketch=sketch)
+        version = catalog.rollback(session, sketch=sketch, expected=expected)
     console.print(f"{sketch} v{version} is current.", highlight=False)
 
 
@@ -244,7 +249,8 @@ def gc(
 ) -> None:
     """Remove artifacts that no version names, and what builds left that never ended."""
     with opened() as (settings, database):
-        leftovers = find_leftovers(database, settings.artifacts_dir, idle_seconds=3600 * idle_hours)
+        idle_seconds = 3600 * idle_hours
+        leftovers = find_leftovers(database, settings.artifacts_dir, idle_seconds=idle_seconds)
         if not leftovers:
             console.print("Every artifact is named by a version, or changed lately: nothing to remove.")
             return
@@ -254,11 +260,11 @@ def gc(
         console.print(table)
         if dry_run or not (yes or typer.confirm("Remove them?")):
             return
-        remove_leftovers(leftovers, settings.artifacts_dir)
-        with transaction(database) as session:
-            catalog.record(session, "artifacts.remove", directories=len(leftovers))
-    freed = sum(one.bytes for one in leftovers) / 1e6
-    console.print(f"Removed {len(leftovers):,}, {freed:.1f} MB.", highlight=False)
+        removed = remove_leftovers(database, leftovers, settings.artifacts_dir, idle_seconds=idle_seconds)
+    freed = sum(one.bytes for one in removed) / 1e6
+    spared = len(leftovers) - len(removed)
+    kept = f" Spared {spared:,} that are needed by now." if spared else ""
+    console.print(f"Removed {len(removed):,}, {freed:.1f} MB.{kept}", highlight=False)
 
 
 @app.command()

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Send
 
-from app.answering import Answered, answered, answered_about, predicted
+from app.answering import Answered, answered, answered_about, check_measurements, predicted
 from app.direct import as_json
 from app.errors import (
     AppError,
@@ -21,6 +21,7 @@ from app.errors import (
     ForbiddenError,
     LimitError,
     NotFoundError,
+    UnauthorisedError,
     problem_type,
 )
 from app.guard import GuardedDirectRoute, caller_of, needs
@@ -80,55 +81,93 @@ async def predict_batch(batch: BatchRequest, request: Request) -> Response:
     """Predict measurements without each of many deletion sets, answered line by line as they are computed.
 
     One version answers all of them. A set that can't be deleted has a `problem` in its line, and the others go on;
-    what is wrong with the measurements refuses the batch. Each set counts as one request of the key.
+    what is wrong with the measurements refuses the batch. Each set counts as one request of the key. Where the key or
+    the version ceases to be valid meanwhile, a last line has the `problem`, and no set from there on is answered.
     """
     parts, caller = parts_of(request), caller_of(request)
     caller.check_measurements(batch.measured())
+    check_measurements(parts.settings, len(batch.measurements))
     parts.access.charge(caller, len(batch.deletions) - 1, before=1)
-    version = await parts.queues.slow(parts.lookup.find_version, batch.sketch, batch.version)
+    version = await parts.queues.slow(_begun, batch, request)
     first = await _turn(batch, 0, version, request)
     return _Lines(_lines(batch, first, version, request), stalled_seconds=parts.settings.request_seconds)
 
 
-async def _lines(
-    batch: BatchRequest, turn: Sequence[Answered], version: Version, request: Request
-) -> AsyncIterator[bytes]:
+class _Turn(NamedTuple):
+    """Lines that were computed together, recorded; the last ones where there is no going on."""
+
+    lines: Sequence[Answered]
+    is_last: bool
+
+
+def _begun(batch: BatchRequest, request: Request) -> Version:
+    """The version that answers, where it can measure what is asked: later that can't be refused any more."""
+    parts = parts_of(request)
+    version = parts.lookup.find_version(batch.sketch, batch.version)
+    parts.predictor.check(version.artifact, batch.measured())
+    return version
+
+
+async def _lines(batch: BatchRequest, turn: _Turn, version: Version, request: Request) -> AsyncIterator[bytes]:
     done = 0
     while True:
-        yield b"".join(line.body for line in turn)
-        done += len(turn)
-        if done == len(batch.deletions):
+        yield b"".join(line.body for line in turn.lines)
+        done += len(turn.lines)
+        if turn.is_last:
             return
         turn = await _turn(batch, done, version, request)
 
 
-async def _turn(batch: BatchRequest, start: int, version: Version, request: Request) -> Sequence[Answered]:
+async def _turn(batch: BatchRequest, start: int, version: Version, request: Request) -> _Turn:
     """The lines of some sets, recorded."""
     parts = parts_of(request)
     async with asyncio.timeout(parts.settings.request_seconds):
+        refusal = await _refusal(request) if start else None  # the first turn's request was just admitted
         while True:
             try:
-                lines = await parts.queues.slow(_computed, batch, start, version, request)
+                turn = await parts.queues.slow(_computed, batch, start, version, request, refusal)
             except BusyError:
                 if not start:
                     raise
                 await asyncio.sleep(_TURN_SECONDS)  # what was begun goes on when there is room
             else:
                 break
-        for line in lines:
+        for line in turn.lines:
             await committed(line.record)
-    return lines
+    return turn
 
 
-def _computed(batch: BatchRequest, start: int, version: Version, request: Request) -> list[Answered]:
-    """Lines from a place on, until the turn is over."""
+async def _refusal(request: Request) -> UnauthorisedError | None:
+    """Why the caller may no longer ask; None where it may."""
+    try:
+        await parts_of(request).access.identify(request.headers)
+    except UnauthorisedError as error:
+        return error
+    return None
+
+
+def _computed(
+    batch: BatchRequest, start: int, version: Version, request: Request, refusal: UnauthorisedError | None
+) -> _Turn:
+    """Lines from a place on, until the turn is over; what comes up after the first turn has a last line."""
     began = perf_counter()
-    lines = []
-    for index in range(start, len(batch.deletions)):
-        lines.append(_line(batch, index, version, request))
-        if perf_counter() - began > _TURN_SECONDS:
-            break
-    return lines
+    lines: list[Answered] = []
+    try:
+        if refusal is not None:
+            raise refusal
+        if start:
+            parts_of(request).lookup.find_version(version.sketch, version.number)
+        for index in range(start, len(batch.deletions)):
+            lines.append(_line(batch, index, version, request))
+            if perf_counter() - began > _TURN_SECONDS:
+                break
+    except (AppError, EngineError) as error:
+        if not start:
+            raise  # nothing was sent yet: all of the batch is refused
+        index = start + len(lines)
+        lines.append(_refused(request, index, batch.deletions[index], version, error))
+        return _Turn(lines, is_last=True)
+    return _Turn(lines, is_last=start + len(lines) == len(batch.deletions))
 
 
 def _line(batch: BatchRequest, index: int, version: Version, request: Request) -> Answered:
@@ -137,7 +176,7 @@ def _line(batch: BatchRequest, index: int, version: Version, request: Request) -
         with parts.metrics.phase("lookup"):
             found = parts.lookup.resolve(version, item.delete.resolvable())
         predictions = predicted(parts, found, batch, batch.measured())
-    except (AppError, DeletionSetError) as error:
+    except (NotFoundError, DeletionSetError, LimitError) as error:
         return _refused(request, index, item, version, error)
     body = as_json(
         BatchAnswer,

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request
 
 from app import catalog
 from app.access import new_key
+from app.db import transaction
 from app.deps import KeyPrefix, Limit, Offset, Reading, Writing
 from app.errors import ConflictError, InvalidTextError, NotFoundError
-from app.guard import Guarded, needs
+from app.guard import Guarded, actor_of, needs
 from app.openapi import WRONG_PAGE, declared
 from app.parts import parts_of
 from app.schemas.keys import KeyAnswer, KeyPage, NewKey, NewKeyAnswer
@@ -68,8 +69,9 @@ def create_key(new: NewKey, session: Writing, request: Request) -> NewKeyAnswer:
         wrong="path.prefix: String should match pattern '^[a-z0-9]{8}$'",
     ),
 )
-def revoke_key(prefix: KeyPrefix, session: Writing, request: Request) -> KeyAnswer:
+def revoke_key(prefix: KeyPrefix, request: Request) -> KeyAnswer:
     """Revoke a key: it is refused here at once, and by other processes within seconds. Again changes nothing."""
-    answer = KeyAnswer.model_validate(catalog.revoke_key(session, prefix))
-    parts_of(request).access.forget(prefix)
+    with transaction(request.app.state.database, actor=actor_of(request)) as session:
+        answer = KeyAnswer.model_validate(catalog.revoke_key(session, prefix))
+    parts_of(request).access.forget(prefix)  # once it is committed: before, it would be asked as it was
     return answer

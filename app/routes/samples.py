@@ -6,7 +6,7 @@ from time import perf_counter
 
 from fastapi import APIRouter, Request, Response
 
-from app.answering import Answered, answered
+from app.answering import Answered, answered, check_size
 from app.direct import as_json
 from app.errors import BusyError, ConflictError, ForbiddenError, NotFoundError
 from app.guard import GuardedDirectRoute, caller_of, needs
@@ -56,7 +56,7 @@ def _answer(question: SamplesRequest, request: Request, started: float) -> Answe
     parts = parts_of(request)
     with parts.metrics.phase("lookup"):
         found = parts.lookup.find(question.sketch, question.version, question.delete.resolvable())
-    parts.check_size(found, ())
+    check_size(parts.settings, found)
     version, deletion = found.version, found.deletion
     with parts.metrics.phase("engine"):
         drawn = parts.predictor.draw_texts(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body
 
 from app import catalog
 from app.catalog import Page
 from app.deps import Limit, Offset, Reading, SketchName, VersionNumber, Writing
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.guard import Guarded, needs
 from app.openapi import WRONG_NAME, WRONG_PAGE, declared
-from app.schemas.sketches import Promotion, SketchAnswer, SketchPage, VersionAnswer, VersionPage
+from app.schemas.sketches import Promotion, Rollback, SketchAnswer, SketchPage, VersionAnswer, VersionPage
 from app.tables import Sketch, SketchVersion
 
 router = APIRouter(tags=["sketches"], route_class=Guarded)
@@ -101,13 +103,23 @@ def promote_version(sketch: SketchName, promotion: Promotion, session: Writing) 
     openapi_extra=needs("catalog:write"),
     responses=declared(
         _UNKNOWN,
+        InvalidTextError("'Names' can't name a sketch."),
         ConflictError("The sketch 'names' had no other version before; promote one by its number."),
-        wrong=WRONG_NAME,
+        wrong="body.expected: Field required",
+        body=True,
     ),
 )
-def rollback_version(sketch: SketchName, session: Writing) -> Sketch:
-    """Make the version current that was so before; once more takes that back."""
-    catalog.rollback(session, sketch=sketch)
+def rollback_version(
+    sketch: SketchName,
+    session: Writing,
+    rollback: Annotated[Rollback | None, Body(examples=[{"expected": 3}])] = None,
+) -> Sketch:
+    """Make the version current that was so before; once more takes that back.
+
+    With a body only where the version that is current now is the expected one: say it, and of two who roll back at
+    once neither takes back what the other did.
+    """
+    catalog.rollback(session, sketch=sketch, expected=None if rollback is None else rollback.expected)
     return catalog.get_sketch(session, sketch)
 
 

@@ -20,8 +20,9 @@ router = APIRouter(tags=["verifications"], route_class=Guarded)
     openapi_extra=needs("catalog:read"),
     responses=declared(wrong=WRONG_PAGE),
 )
-def list_verifications(session: Reading, limit: Limit = 50, offset: Offset = 0) -> VerificationPage:
+def list_verifications(session: Reading, request: Request, limit: Limit = 50, offset: Offset = 0) -> VerificationPage:
     """List verifications, the newest first."""
+    caller_of(request).check_unrestricted()
     page = catalog.list_verifications(session, limit=limit, offset=offset)
     items = [VerificationAnswer.of(row) for row in page.items]
     return VerificationPage(items=items, total=page.total, limit=page.limit, offset=page.offset)

@@ -6,9 +6,9 @@ needs the catalog or a sketch to be decided isn't decided here.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 from pydantic.config import JsonDict
 
 from app.names import NAME_PATTERN
@@ -18,6 +18,13 @@ VersionNumber = Annotated[
     int | None, Field(strict=True, ge=1, le=2**31 - 1, description="Null is the current version.")
 ]
 DocumentNumber = Annotated[int, Field(strict=True)]
+
+MOST_NAMED: Final = 1_000_000
+"""Documents or units that one list may name."""
+
+# Of a long list the first fault is told: to tell hundreds of thousands takes seconds, in which nobody is served.
+DocumentNumbers = Annotated[list[DocumentNumber] | None, FailFast(), Field(max_length=MOST_NAMED)]
+UnitNames = Annotated[list[str] | None, FailFast(), Field(max_length=MOST_NAMED)]
 
 Item = TypeVar("Item", bound="Answer")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, FailFast, Field
 from pydantic.config import JsonDict
 
 from app.problems import Problem
@@ -48,7 +48,7 @@ class BatchRequest(Asked):
         }
     )
 
-    deletions: list[BatchItem] = Field(
+    deletions: Annotated[list[BatchItem], FailFast()] = Field(
         min_length=1, max_length=MOST_DELETIONS, description="Each is deleted alone; answered in this order."
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, FailFast, Field, model_validator
 from pydantic.config import JsonDict
 
 from app.schemas import Answer, Name, PageAnswer, RequestBody, exactly_one, example_page
@@ -56,7 +56,7 @@ class NewDataset(RequestBody):
 
     name: Name
     description: str = Field(default="", max_length=500, description="One line for people.")
-    documents: list[NewDocument] | None = Field(
+    documents: Annotated[list[NewDocument] | None, FailFast()] = Field(
         default=None, description="In training order; all with a subject, or none."
     )
     content: str | None = Field(default=None, description="Instead of documents: the content of a file.")

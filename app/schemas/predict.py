@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
 from app.catalog import ByDocuments, BySubset, ByUnits
 from app.catalog import Deletion as CatalogDeletion
-from app.schemas import Answer, DocumentNumber, Name, RequestBody, VersionNumber, exactly_one
+from app.schemas import Answer, DocumentNumbers, Name, RequestBody, UnitNames, VersionNumber, exactly_one
 from engine.measure import Measurement
 from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE
 
@@ -36,10 +36,10 @@ class Deletion(RequestBody):
 
     model_config = ConfigDict(json_schema_extra=exactly_one(documents="array", units="array", subset="string"))
 
-    documents: list[DocumentNumber] | None = Field(
+    documents: DocumentNumbers = Field(
         default=None, description="Document numbers from 0, none twice, those of a unit together."
     )
-    units: list[str] | None = Field(default=None, description="Names of units, none twice.")
+    units: UnitNames = Field(default=None, description="Names of units, none twice.")
     subset: Name | None = Field(default=None, description="The name of a subset of the sketch's dataset.")
 
     @model_validator(mode="after")
@@ -93,7 +93,9 @@ class Asked(RequestBody):
 
     sketch: Name
     version: VersionNumber = None
-    measurements: list[MeasurementBody] = Field(min_length=1, max_length=64, description="Answered in this order.")
+    measurements: Annotated[list[MeasurementBody], FailFast()] = Field(
+        min_length=1, max_length=64, description="Answered in this order."
+    )
     estimator: Literal["auto", "sphere", "axes", "pairs", "hybrid", "interpolation", "regression"] = Field(
         default="auto",
         description="axes sums what every unit does alone; pairs, hybrid and interpolation add interactions between"

@@ -40,6 +40,14 @@ class Promotion(RequestBody):
     )
 
 
+class Rollback(RequestBody):
+    """Which version is current now: of two who roll back at once, one is refused."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"expected": 3}]})
+
+    expected: int = Field(strict=True, ge=1, le=2**31 - 1, description="The current version as you know it; else 409.")
+
+
 class SketchAnswer(Answer):
     """A sketch: the name under which its versions are served."""
 

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from app.catalog import ByDocuments, ByUnits, Containing, Matching, SubsetRule
 from app.catalog.matching import MAX_PATTERN_LENGTH
-from app.schemas import Answer, DocumentNumber, Name, PageAnswer, RequestBody, exactly_one, example_page
+from app.schemas import Answer, DocumentNumbers, Name, PageAnswer, RequestBody, UnitNames, exactly_one, example_page
 
 _SUBSET: Final[JsonDict] = {
     "name": "has-x",
@@ -34,10 +34,8 @@ class NewSubset(RequestBody):
     )
 
     name: Name
-    documents: list[DocumentNumber] | None = Field(
-        default=None, description="These document numbers, those of a unit together."
-    )
-    units: list[str] | None = Field(default=None, description="The units of these names.")
+    documents: DocumentNumbers = Field(default=None, description="These document numbers, those of a unit together.")
+    units: UnitNames = Field(default=None, description="The units of these names.")
     contains: str | None = Field(
         default=None,
         min_length=1,

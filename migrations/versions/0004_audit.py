@@ -37,6 +37,12 @@ def upgrade() -> None:
     )
     op.bulk_insert(chain, [{"id": 1, "length": 0, "head": "0" * 64}])
     if op.get_bind().dialect.name == "sqlite":
+        # INSERT OR REPLACE deletes without a trigger.
+        op.execute(
+            "CREATE TRIGGER audit_records_no_replace BEFORE INSERT ON audit_records "
+            "WHEN EXISTS (SELECT 1 FROM audit_records WHERE number = NEW.number) "
+            "BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END"
+        )
         for change in ("UPDATE", "DELETE"):
             op.execute(
                 f"CREATE TRIGGER audit_records_no_{change.lower()} BEFORE {change} ON audit_records "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from app.main import create_app
 from app.secret import Secret, load_secret
 from app.settings import Settings
 from app.tables import ApiKey
+from engine.errors import ConfigurationError
 from tests.app.conftest import refusal, until
 from tests.app.test_openapi import OPEN, OPERATIONS
 from tests.app.test_predict_route import QUESTION
@@ -132,6 +135,36 @@ def test_without_a_key_a_page_of_another_site_can_have_nothing_done(client: Test
     """A browser sends a request without a body to anybody for any page, and only keeps the answer from it."""
     refusal(client.post("/sketches/tiny/rollback", headers={"Origin": origin}), 401)
     assert client.get("/datasets", headers={"Origin": "http://localhost:8000"}).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+def test_without_a_key_a_proxy_isnt_this_machine(client: TestClient, header: str) -> None:
+    refusal(client.get("/datasets", headers={header: "203.0.113.9"}), 401)
+
+
+def test_a_proxys_own_authorization_leaves_room_for_a_key(guarded: TestClient, make_key: MakeKey) -> None:
+    shown = {"Authorization": "Basic dXNlcjpwYXNz", "X-API-Key": make_key("catalog:read")}
+    assert guarded.get("/datasets", headers=shown).status_code == 200
+
+
+def test_a_revocation_that_was_answered_holds_whoever_asks_meanwhile(guarded: TestClient, make_key: MakeKey) -> None:
+    admin = bearer(make_key("admin"))
+    with ThreadPoolExecutor(4) as asking:
+        for _ in range(5):
+            key = make_key("catalog:read")
+            stop = threading.Event()
+
+            def ask(key: str = key, stop: threading.Event = stop) -> None:
+                while not stop.is_set():
+                    guarded.get("/datasets", headers=bearer(key))
+
+            running = [asking.submit(ask) for _ in range(3)]
+            assert guarded.delete(f"/keys/{key[4:12]}", headers=admin).status_code == 200
+            after = [guarded.get("/datasets", headers=bearer(key)).status_code for _ in range(5)]
+            stop.set()
+            for one in running:
+                one.result()
+            assert set(after) == {401}
 
 
 def test_a_service_for_strangers_doesnt_start_without_a_key(settings: Settings, make_key: MakeKey) -> None:
@@ -278,6 +311,7 @@ def test_a_limited_key_gets_no_answers_that_go_around_its_limits(
     question = {"sketch": "tiny", "delete": {"subset": "has-x"}, "measurements": [{"kind": "loss", "text": "max"}]}
     refusal(guarded.post("/predict", json=question | {"verify": True}, headers=key), 403)
     refusal(guarded.get("/verifications/6f1c2f0e-5a0f-4c55-9a86-0d8f3e2d7b11", headers=key), 403)
+    refusal(guarded.get("/verifications", headers=bearer(make_key("predict", "catalog:read", **limits))), 403)
 
 
 @pytest.mark.usefixtures("sketch")
@@ -302,6 +336,13 @@ def test_the_secret_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     assert first.key_hash("a") == second.key_hash("a")
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"short"])
+def test_a_file_that_holds_no_secret_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="put the right one back"):
+        load_secret(Settings(data_dir=tmp_path))
 
 
 def test_a_secret_of_the_settings_is_taken_and_nothing_written(tmp_path: Path) -> None:

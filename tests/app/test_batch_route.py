@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -15,7 +17,8 @@ from app.db import Database, transaction
 from app.main import create_app
 from app.schemas.batch import BatchAnswer
 from app.settings import Settings
-from tests.app.conftest import NAMES, refusal
+from engine.store import Artifact
+from tests.app.conftest import NAMES, refusal, register, until
 from tests.app.test_predict_route import QUESTION
 
 pytestmark = pytest.mark.usefixtures("sketch")
@@ -135,3 +138,75 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(client: TestClient) -> 
         first = next(response.iter_lines())
         assert json.loads(first)["index"] == 0
     assert client.post("/predict", json=QUESTION).status_code == 200
+
+
+@pytest.mark.parametrize("extra", [{}, {"delete": {"subset": "unknown"}}])
+def test_too_many_measurements_refuse_the_batch(settings: Settings, extra: dict[str, Any]) -> None:
+    few = settings.model_copy(update={"max_measurements": 1})
+    with TestClient(create_app(few), base_url="http://127.0.0.1") as client:
+        body = refusal(batch(client, [{"delete": {"documents": [0]}} | extra]), 400)
+    assert body["type"].endswith(":limit")
+
+
+def test_what_cant_be_measured_refuses_the_batch_however_its_sets_begin(client: TestClient, database: Database) -> None:
+    body = {"sketch": "tiny", "measurements": [*MEASUREMENTS, {"kind": "loss", "text": "ö"}]}
+    deletions = [{"delete": {"subset": "unknown"}}] * 5_000 + [{"delete": {"subset": "has-x"}}]
+    answer = refusal(client.post("/predict/batch", json=body | {"deletions": deletions}), 400)
+    assert answer["type"].endswith(":unknown-character")
+    with transaction(database, writes=False) as session:
+        assert "predict" not in {row.action for row in catalog.walk_records(session)}
+
+
+def test_what_is_found_out_late_ends_the_lines_with_its_problem(client: TestClient, database: Database) -> None:
+    body = {"sketch": "tiny", "measurements": MEASUREMENTS, "degree": 9}
+    deletions = [{"delete": {"subset": "unknown"}}] * 5_000 + [{"delete": {"subset": "has-x"}}] * 3
+    answered = lines(client.post("/predict/batch", json=body | {"deletions": deletions}))
+    assert [line.index for line in answered] == list(range(5_001))
+    assert answered[-1].problem is not None
+    assert answered[-1].problem.type.endswith(":degree")
+
+
+def ended(
+    client: TestClient, database: Database, headers: dict[str, str], happens: Callable[[], httpx.Response]
+) -> list[BatchAnswer]:
+    """The lines of a batch during which something happens."""
+    deletions = [{"delete": {"documents": [n % len(NAMES)]}} for n in range(10_000)]
+    body = {"sketch": "tiny", "version": 1, "measurements": MEASUREMENTS, "deletions": deletions}
+
+    def begun() -> bool:
+        with transaction(database, writes=False) as session:
+            return any(row.action == "predict" for row in catalog.walk_records(session))
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/predict/batch", json=body, headers=headers)
+        assert until(begun)
+        assert happens().status_code == 200
+        answered = lines(asked.result())
+    assert [line.index for line in answered] == list(range(len(answered)))
+    assert len(answered) < len(deletions)
+    assert all(line.problem is None for line in answered[:-1])
+    with transaction(database, writes=False) as session:
+        records = [row.details for row in catalog.walk_records(session) if row.action == "predict"]
+    assert len(records) == len(answered)
+    assert records[-1]["index"] == len(answered) - 1
+    return answered
+
+
+def test_a_batch_ends_when_its_key_is_revoked(client: TestClient, database: Database) -> None:
+    admin = client.post("/keys", json={"name": "admin", "scopes": ["admin"]}).json()["key"]
+    as_admin = {"X-API-Key": admin}
+    made = client.post("/keys", json={"name": "asks", "scopes": ["predict"]}, headers=as_admin).json()
+    address = f"/keys/{made['prefix']}"
+    answered = ended(client, database, {"X-API-Key": made["key"]}, lambda: client.delete(address, headers=as_admin))
+    assert answered[-1].problem is not None
+    assert answered[-1].problem.status == 401
+
+
+def test_a_batch_ends_when_its_version_is_retired(
+    client: TestClient, database: Database, settings: Settings, artifact: Artifact
+) -> None:
+    with transaction(database) as session:
+        register(session, settings, catalog.get_dataset(session, "names"), artifact, sketch="tiny")
+    answered = ended(client, database, {}, lambda: client.post("/sketches/tiny/versions/1/retire"))
+    assert answered[-1].problem is not None
+    assert answered[-1].problem.status == 409

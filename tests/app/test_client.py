@@ -83,7 +83,7 @@ OPERATIONS: dict[str, Operation[Any]] = {
         resources.list_sketch_versions("s"),
         resources.get_sketch_version("s", 1),
         resources.promote_version("s", 1, expected=None),
-        resources.rollback_version("s"),
+        resources.rollback_version("s", expected=2),
         resources.retire_version("s", 1),
         resources.delete_version("s", 1),
         resources.list_keys(),
@@ -147,6 +147,8 @@ def test_a_request_says_only_what_was_chosen() -> None:
         b'{"sketch":"s","version":2,"measurements":[{"kind":"loss","text":"max"}],"delete":{"units":["a"]}}'
     )
     assert resources.promote_version("s", 1, expected=None).body == b'{"version":1,"expected":null}'
+    assert resources.rollback_version("s").body is None
+    assert resources.rollback_version("s", expected=2).body == b'{"expected":2}'
 
 
 WRONG: list[tuple[Callable[[Neverseen], object], str]] = [
@@ -226,7 +228,7 @@ def test_the_catalog_is_read_and_changed(url: str, neverseen: Neverseen) -> None
     [version] = neverseen.iterate_sketch_versions("tiny")
     assert version == neverseen.get_sketch_version("tiny", 1)
     with pytest.raises(ConflictError):
-        neverseen.rollback_version("tiny")
+        neverseen.rollback_version("tiny", expected=1)
     for change in (neverseen.retire_version, neverseen.delete_version):
         with pytest.raises(ConflictError):
             change("tiny", 1)

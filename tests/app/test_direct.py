@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from app.direct import DirectRoute
 from app.schemas import RequestBody
 from app.schemas.predict import PredictAnswer, PredictRequest
+from tests.app.conftest import refusal
 from tests.app.test_predict_route import QUESTION, ask
 from tests.app.test_problems import json_values
 
@@ -144,3 +146,29 @@ def test_the_answer_is_of_the_declared_form_and_leaves_nothing_out(client: TestC
     assert int(response.headers["content-length"]) == len(response.content)
     answer = PredictAnswer.model_validate_json(response.content)
     assert json.loads(answer.model_dump_json()) == response.json()
+
+
+@pytest.mark.parametrize(
+    ("address", "changed"),
+    [
+        ("/predict", {"delete": {"documents": [""] * 400_000}}),
+        ("/predict", {"delete": {"units": [0] * 400_000}}),
+        ("/predict", {"measurements": [0] * 400_000}),
+        ("/predict", {"downweight": [""] * 400_000}),
+        ("/predict", {f"{n:x}": 1 for n in range(130_000)}),
+        ("/predict/batch", {"deletions": [0] * 400_000}),
+        ("/samples", {"delete": {"documents": [""] * 400_000}}),
+    ],
+)
+def test_very_many_faults_stop_nobody(client: TestClient, address: str, changed: dict[str, Any]) -> None:
+    content = json.dumps(QUESTION | changed).encode()
+    started = perf_counter()
+    refusal(client.post(address, content=content, headers={"Content-Type": "application/json"}), 422)
+    assert perf_counter() - started < 2.5
+
+
+def test_more_than_a_million_documents_are_refused(client: TestClient) -> None:
+    content = json.dumps(QUESTION | {"delete": {"documents": [1] * 1_000_001}}).encode()
+    body = refusal(client.post("/predict", content=content, headers={"Content-Type": "application/json"}), 422)
+    assert [fault["location"] for fault in body["errors"]] == ["body.delete.documents"]
+    assert "at most 1000000 items" in body["errors"][0]["message"]

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
@@ -72,3 +73,19 @@ def test_what_goes_on_after_its_time_closes_its_own_session(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     with transaction(database) as session:  # nobody holds a lock
         session.execute(text("UPDATE datasets SET description = description"))
+
+
+def test_work_that_holds_every_thread_holds_no_refusal_and_no_end(
+    hurried: tuple[TestClient, threading.Event],
+) -> None:
+    client, go_on = hurried
+    with ThreadPoolExecutor(50) as asking:
+        held = [asking.submit(client.get, "/blocking") for _ in range(45)]  # as many threads as there are are 40
+        assert {one.result(20).status_code for one in held} == {503}
+        started = time.monotonic()
+        refusal(client.get("/nowhere"), 404)
+        refusal(client.get("/datasets", headers={"Authorization": f"Bearer nvs_{'a' * 8}_{'b' * 43}"}), 401)
+        assert client.get("/healthz").status_code == 200
+        assert time.monotonic() - started < 5
+        go_on.set()
+    assert until(lambda: client.get("/datasets").status_code == 200)

@@ -107,6 +107,20 @@ def test_a_dataset_of_the_wrong_form_is_told_where(client: TestClient, body: dic
     assert [fault["location"] for fault in refusal(client.post("/datasets", json=body), 422)["errors"]] == [location]
 
 
+@pytest.mark.parametrize(
+    ("address", "body", "location"),
+    [
+        ("/datasets", {"name": "names", "documents": [""] * 400_000}, "body.documents.0"),
+        ("/datasets/people/subsets", {"name": "some", "documents": [""] * 400_000}, "body.documents.0"),
+        ("/datasets/people/subsets", {"name": "some", "units": [0] * 400_000}, "body.units.0"),
+    ],
+)
+def test_the_first_fault_of_a_list_is_told(
+    client: TestClient, people: dict[str, Any], address: str, body: dict[str, Any], location: str
+) -> None:
+    assert [fault["location"] for fault in refusal(post(client, address, body), 422)["errors"]] == [location]
+
+
 def test_a_name_is_taken_once(client: TestClient, people: dict[str, Any]) -> None:
     assert "with the same documents" in refusal(client.post("/datasets", json=PEOPLE), 409)["detail"]
     other = {"name": "people", "content": "ann\n"}

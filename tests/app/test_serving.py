@@ -48,6 +48,19 @@ def current(client: TestClient) -> int | None:
     return number
 
 
+def actions(database: Database) -> list[tuple[str, dict[str, Any]]]:
+    """What the audit holds, in order."""
+    with transaction(database, writes=False) as session:
+        return [(row.action, dict(row.details)) for row in catalog.walk_records(session)]
+
+
+def leave(directory: Path) -> Path:
+    """A directory with a file that no version names."""
+    directory.mkdir(parents=True)
+    (directory / "plan.json").write_text("{}")
+    return directory
+
+
 def test_the_version_before_answers_until_the_new_one_is_loaded(
     database: Database, settings: Settings, another: Register
 ) -> None:
@@ -138,6 +151,48 @@ def test_a_rollback_goes_back_and_another_takes_that_back(client: TestClient, an
     assert client.post("/sketches/tiny/rollback").json()["current_version"] == 2
 
 
+def test_of_rollbacks_that_expect_the_same_version_one_is_done(client: TestClient, another: Register) -> None:
+    another()
+    assert client.post("/sketches/tiny/rollback", json={"expected": 2}).json()["current_version"] == 1
+    body = refusal(client.post("/sketches/tiny/rollback", json={"expected": 2}), 409)
+    assert "somebody else moved it" in body["detail"]
+    assert current(client) == 1
+    refusal(client.post("/sketches/tiny/rollback", json={"expected": 7}), 404)
+    for wrong in ({}, {"expected": None}, {"expected": "1"}, {"expected": 0}, {"expected": 1, "version": 2}):
+        assert "body" in refusal(client.post("/sketches/tiny/rollback", json=wrong), 422)["detail"]
+    assert current(client) == 1
+
+
+def test_a_rollback_on_the_command_line_may_expect_a_version(
+    settings: Settings, database: Database, another: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEVERSEEN_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(settings.data_dir))
+    another()
+
+    def run(*options: str) -> Result:
+        return CliRunner().invoke(command_line, ["sketches", "rollback", "tiny", *options])
+
+    assert "tiny v1 is current" in run("--expected", "2").output
+    assert run("--expected", "2").exit_code != 0
+    with transaction(database, writes=False) as session:
+        assert catalog.get_sketch(session, "tiny").current_number == 1
+    assert "tiny v2 is current" in run().output
+
+
+def test_a_promotion_of_the_current_version_leaves_the_way_back(
+    client: TestClient, database: Database, another: Register
+) -> None:
+    another()
+    before = actions(database)
+    again = client.put("/sketches/tiny/current", json={"version": 2, "expected": 2})
+    assert (again.status_code, again.json()["current_version"]) == (200, 2)
+    assert actions(database) == before
+    refusal(client.put("/sketches/tiny/current", json={"version": 1, "expected": 1}), 409)
+    assert client.post("/sketches/tiny/rollback", json={"expected": 2}).json()["current_version"] == 1
+    assert actions(database) == [*before, ("sketch.promote", {"sketch": "tiny", "version": 1, "previous": 2})]
+
+
 def test_a_rollback_to_a_retired_version_is_refused(client: TestClient, another: Register) -> None:
     another()
     assert client.post("/sketches/tiny/versions/1/retire").json()["state"] == "retired"
@@ -189,7 +244,7 @@ def test_only_what_no_version_names_is_left_over(
     client.delete("/sketches/tiny/versions/2")
     leftovers = find_leftovers(database, directory, idle_seconds=0)
     assert {one.location for one in leftovers} == {"names/abc.partial", second.name, f"{second.name}.anchors"}
-    remove_leftovers(leftovers, directory)
+    remove_leftovers(database, leftovers, directory, idle_seconds=0)
     assert {path.name for path in directory.iterdir()} == kept
     assert client.post("/predict", json=QUESTION).status_code == 200
 
@@ -203,6 +258,78 @@ def test_a_build_that_goes_on_isnt_left_over(database: Database, settings: Setti
     assert find_leftovers(database, settings.artifacts_dir, idle_seconds=0) == []
     os.close(held)
     assert len(find_leftovers(database, settings.artifacts_dir, idle_seconds=0)) == 1
+
+
+def test_a_stray_file_makes_nothing_around_it_a_leftover(
+    database: Database, settings: Settings, another: Register
+) -> None:
+    directory = settings.artifacts_dir
+    path = another()
+    nested = directory / "names" / "abc"
+    nested.parent.mkdir()
+    path.rename(nested)
+    with transaction(database) as session:
+        catalog.get_version(session, "tiny").location = "names/abc"
+    killed = leave(directory / "names" / "def.partial")
+    others = leave(directory / "people" / "abc.partial")
+    strays = [directory / "names" / ".DS_Store", directory / "people" / ".DS_Store", directory / ".DS_Store"]
+    for stray in strays:
+        stray.write_bytes(b"x")
+    leftovers = find_leftovers(database, directory, idle_seconds=0)
+    assert [one.path for one in leftovers] == [killed, others]
+    removed = remove_leftovers(database, leftovers, directory, idle_seconds=0)
+    assert [one.path for one in removed] == [killed, others]
+    assert (nested / "manifest.json").exists()
+    assert [stray for stray in strays if not stray.exists()] == []
+    strays[1].unlink()
+    nested.rename(path)  # named, and not there: what is beside its place isn't left over, and what nobody names is
+    assert [one.path for one in find_leftovers(database, directory, idle_seconds=0)] == [path]
+
+
+def test_what_is_needed_by_the_time_of_the_removal_is_spared_and_the_rest_recorded(
+    database: Database, settings: Settings, another: Register
+) -> None:
+    directory = settings.artifacts_dir
+    registered = another()
+    with transaction(database) as session:
+        row = catalog.get_version(session, "tiny")
+        row.state = "deleted"
+    changed, building, left = (leave(directory / name) for name in ("changed", "building.partial", "left"))
+    day_ago = time.time() - 86_400
+    for path in (registered, changed, building, left):
+        for entry in (*path.iterdir(), path):
+            os.utime(entry, (day_ago, day_ago))
+    leftovers = find_leftovers(database, directory, idle_seconds=3_600)
+    assert {one.path for one in leftovers} == {registered, changed, building, left}
+    with transaction(database) as session:
+        catalog.get_version(session, "tiny").state = "ready"
+    (changed / "plan.json").write_text("{ }")
+    held = os.open(building, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    before = actions(database)
+    removed = remove_leftovers(database, leftovers, directory, idle_seconds=3_600)
+    os.close(held)
+    assert [one.path for one in removed] == [left]
+    assert not left.exists()
+    assert all(path.exists() for path in (registered, changed, building))
+    assert actions(database) == [*before, ("artifact.remove", {"location": "left"})]
+
+
+def test_a_removal_that_fails_is_recorded(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record comes first: nothing goes without one, even where the disk or the process fails halfway."""
+    left = leave(settings.artifacts_dir / "left")
+    leftovers = find_leftovers(database, settings.artifacts_dir, idle_seconds=0)
+
+    def fail(path: Path) -> None:
+        raise OSError(f"{path.name} can't be removed")
+
+    monkeypatch.setattr("app.leftovers.shutil.rmtree", fail)
+    with pytest.raises(OSError, match="left can't be removed"):
+        remove_leftovers(database, leftovers, settings.artifacts_dir, idle_seconds=0)
+    assert left.exists()
+    assert actions(database)[-1] == ("artifact.remove", {"location": "left"})
 
 
 def test_gc_says_what_it_would_do_and_asks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

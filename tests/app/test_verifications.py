@@ -203,13 +203,25 @@ def test_what_dead_processes_left_is_taken_over_and_others_work_is_not(
             .values(version_id=catalog.get_version(session, "tiny").id)
         )
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
-        wait_until(lambda: client.get(f"/verifications/{retired}").json()["state"] == "failed")
+        wait_until(lambda: client.get(f"/verifications/{retired}").json()["state"] == "finished")
         assert client.get(f"/verifications/{stale}").json()["state"] == "finished"
-        failed = client.get(f"/verifications/{retired}").json()
-    assert "tiny v1 is retired" in failed["reason"]
+        finished = client.get(f"/verifications/{retired}").json()
+    assert [one["truth"] for one in finished["measurements"]] == pytest.approx(truths(artifact), abs=1e-6)
+    assert state(database, fresh) == "running"
+
+
+def test_a_verification_of_a_deleted_version_fails(settings: Settings, database: Database, artifact: Artifact) -> None:
+    deleted = queue(database)
+    with transaction(database) as session:
+        register(session, settings, catalog.get_dataset(session, "names"), artifact, sketch="tiny")
+        catalog.retire(session, sketch="tiny", version=1)
+        catalog.get_version(session, "tiny", 1).state = "deleted"  # which the catalog refuses while it waits
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        wait_until(lambda: client.get(f"/verifications/{deleted}").json()["state"] == "failed")
+        failed = client.get(f"/verifications/{deleted}").json()
+    assert "tiny v1 is deleted" in failed["reason"]
     assert [one["truth"] for one in failed["measurements"]] == [None, None]
     assert [one["inside_interval"] for one in failed["measurements"]] == [None, None]
-    assert state(database, fresh) == "running"
 
 
 def test_the_queue_is_bounded(client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
