@@ -146,8 +146,8 @@ class KeptWriter(_Kept):
             committing = True
             self._connection.execute("COMMIT")
         except self._driver_error as error:
-            # Where the commit is lost, it may be done.
-            lost = not self._is_sqlite and not committing and self._connection.broken
+            # Where the commit is lost, it may be done; where there was no connection, another one gets none either.
+            lost = not self._is_sqlite and self._connection is not None and not committing and self._connection.broken
             self._disconnect()  # which takes back what was begun
             if lost:
                 raise ConnectionLostError from error

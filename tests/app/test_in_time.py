@@ -45,6 +45,8 @@ def hurried(settings: Settings) -> Iterator[tuple[TestClient, threading.Event]]:
     with TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
         yield client, go_on
         go_on.set()
+        pool = client.app.state.database.pool  # type: ignore[attr-defined]
+        assert until(lambda: pool.checkedout() == 0)  # what was left to itself has ended
 
 
 @pytest.mark.parametrize("path", ["/blocking", "/waiting"])
