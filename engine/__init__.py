@@ -20,6 +20,7 @@ The map, in the order in which things use each other:
     devices         which devices there are
     memory          how much memory the process has had
     workers         blocks of a build over threads or processes
+    blocks          training one block of a sketch
     sketch          building one, resumable
     cost            what a build will take, and what to expect of it, before it starts
     measure         measurements, read out of token probabilities

@@ -26,6 +26,7 @@ from rich import box
 from rich.table import Table
 
 from engine import plain
+from engine.blocks import block_tensors, execution
 from engine.configuration import SketchConfiguration
 from engine.cost import Cost, estimate_cost
 from engine.data import census_names
@@ -39,7 +40,7 @@ from engine.model import ModelConfiguration
 from engine.native.library import compiler
 from engine.question import Question
 from engine.resident import ResidentSketch
-from engine.sketch import block_tensors, build, direction_steps, execution
+from engine.sketch import build, direction_steps
 from engine.threads import cores, use_one_thread
 from engine.train import schedule
 from engine.workers import train_blocks, worker_count

@@ -28,19 +28,13 @@ from typing import NamedTuple
 
 import torch
 
+from engine.blocks import block_tensors, execution, first_steps, train_ordinarily, trained_together
 from engine.configuration import Block, BlockKind, SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
 from engine.memory import peak_memory_bytes
 from engine.native.groups import STEPS as GROUP_STEPS
-from engine.sketch import (
-    block_tensors,
-    direction_steps,
-    execution,
-    first_steps,
-    train_ordinarily,
-    trained_together,
-)
+from engine.sketch import direction_steps
 from engine.store import PARAMETERS, Execution
 from engine.threads import one_thread
 from engine.train import Step, schedule

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.blocks import train_block
 from engine.configuration import SketchConfiguration
 from engine.devices import torch_device
 from engine.directions import dimension, directions, planes
@@ -27,7 +28,6 @@ from engine.measure import Measurement, measure_models, measured_probabilities, 
 from engine.question import Prediction, Question, check_units
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
-from engine.sketch import train_block
 from engine.threads import one_thread
 from engine.train import Progress, schedule
 

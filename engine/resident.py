@@ -20,6 +20,7 @@ from torch import Tensor
 from engine import supplements
 from engine.attribution import Attributions, attribute
 from engine.batching import Batches
+from engine.blocks import PLANE_NAMES, direction_probe, draw_directions
 from engine.cache import ByteCache
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
@@ -31,7 +32,6 @@ from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.measure import Measurement, targets
 from engine.model import matrices
 from engine.question import Distribution, Prediction, Question, check_units
-from engine.sketch import PLANE_NAMES, direction_probe, draw_directions
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
 _Key: TypeAlias = tuple[str, int | None, Measurement]

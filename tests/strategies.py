@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from engine.blocks import train_block
 from engine.configuration import SketchConfiguration
 from engine.directions import planes as planes_of
 from engine.held import Held, room
@@ -14,7 +15,6 @@ from engine.model import ModelConfiguration, matrices
 from engine.native.groups import Code, Schedule, train_directions, train_models
 from engine.native.library import Library, library
 from engine.resident import ResidentSketch
-from engine.sketch import train_block
 from engine.train import Step, TrainingConfiguration
 
 degrees = st.integers(min_value=0, max_value=6)

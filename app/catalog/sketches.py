@@ -192,7 +192,8 @@ def retire(session: Session, *, sketch: str, version: int) -> SketchVersion:
     if row.state == "deleted":
         raise ConflictError(f"{row.label} is deleted already.")
     if row.state == "ready":
-        _set_state(session, row, "retired")
+        row.state = "retired"
+        session.flush()
         record(session, "sketch.retire", sketch=sketch, version=version)
     return row
 
@@ -214,14 +215,10 @@ def delete_version(session: Session, *, sketch: str, version: int) -> SketchVers
     if session.scalar(unfinished.limit(1)) is not None:
         raise ConflictError(f"Answers of {row.label} are still being verified. Try again later.")
     if row.state == "retired":
-        _set_state(session, row, "deleted")
+        row.state = "deleted"
+        session.flush()
         record(session, "sketch.delete", sketch=sketch, version=version)
     return row
-
-
-def _set_state(session: Session, row: SketchVersion, state: str) -> None:
-    row.state = state
-    session.flush()
 
 
 def named_locations(session: Session) -> set[str]:

@@ -18,11 +18,11 @@ from app import catalog
 from app.access import any_key
 from app.building import build_sketch
 from app.catalog import Containing, Matching, SubsetRule
-from app.commands import console, opened
+from app.commands import console, opened, predictor_of
 from app.commands.serve import serve_until_stopped
 from app.db import Database, transaction
 from app.errors import ConflictError, NotFoundError
-from app.predictor import Artifact, Predictor
+from app.predictor import Artifact
 from app.serving import artifact_of
 from app.settings import Settings
 from engine.configuration import SketchConfiguration
@@ -125,11 +125,7 @@ def _documents(database: Database, count: int) -> Documents:
 
 
 def _predictions(settings: Settings, database: Database, artifact: Artifact) -> list[Prediction]:
-    predictor = Predictor(
-        device=settings.device,
-        resident_bytes=settings.resident_bytes,
-        table_cache_bytes=settings.table_cache_bytes,
-    )
+    predictor = predictor_of(settings)
     answers = [
         predictor.predict(
             artifact,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app import catalog
@@ -23,6 +24,7 @@ from app.leftovers import find_leftovers, remove_leftovers
 from app.predictor import Predictor
 from app.serving import Serving
 from app.settings import Settings
+from app.tables import SketchVersion
 from engine.store import Artifact
 from tests.app.conftest import refusal, register, until
 from tests.app.test_predict_route import QUESTION, ask
@@ -351,25 +353,30 @@ def test_gc_says_what_it_would_do_and_asks(settings: Settings, monkeypatch: pyte
     assert not left.exists()
 
 
+def register_anew(session: Session, path: Path, *, checksum: str | None = None) -> SketchVersion:
+    """Delete version 2, then register what lies in its place now: the same artifact, or one of another checksum."""
+    row = catalog.get_version(session, "tiny", 2)
+    known = (row.checksum, row.configuration, row.size_bytes)
+    catalog.promote(session, sketch="tiny", version=1, expected=2)
+    catalog.retire(session, sketch="tiny", version=2)
+    catalog.delete_version(session, sketch="tiny", version=2)
+    return catalog.register_version(
+        session,
+        sketch="tiny",
+        dataset=catalog.get_dataset(session, "names"),
+        location=path.name,
+        checksum=checksum or known[0],
+        configuration=known[1],
+        size_bytes=known[2],
+    )
+
+
 def test_the_same_artifact_registered_again_after_its_deletion_is_the_version_that_it_was(
     database: Database, another: Register
 ) -> None:
     path = another()
     with transaction(database) as session:
-        row = catalog.get_version(session, "tiny", 2)
-        catalog.promote(session, sketch="tiny", version=1, expected=2)
-        catalog.retire(session, sketch="tiny", version=2)
-        catalog.delete_version(session, sketch="tiny", version=2)
-    with transaction(database) as session:
-        again = catalog.register_version(
-            session,
-            sketch="tiny",
-            dataset=catalog.get_dataset(session, "names"),
-            location=path.name,
-            checksum=row.checksum,
-            configuration=row.configuration,
-            size_bytes=row.size_bytes,
-        )
+        again = register_anew(session, path)
         assert (again.number, again.state, again.is_current) == (2, "ready", True)
 
 
@@ -386,20 +393,7 @@ def test_a_build_of_the_same_plan_after_a_deletion_is_a_version_of_its_own(
     """A manifest says when it was built, so that a second build of a plan never has the checksum of the first."""
     path = another()
     with transaction(database) as session:
-        row = catalog.get_version(session, "tiny", 2)
-        catalog.promote(session, sketch="tiny", version=1, expected=2)
-        catalog.retire(session, sketch="tiny", version=2)
-        catalog.delete_version(session, sketch="tiny", version=2)
-    with transaction(database) as session:
-        again = catalog.register_version(
-            session,
-            sketch="tiny",
-            dataset=catalog.get_dataset(session, "names"),
-            location=path.name,
-            checksum="f" * 64,
-            configuration=row.configuration,
-            size_bytes=row.size_bytes,
-        )
+        again = register_anew(session, path, checksum="f" * 64)
         assert (again.number, again.state, again.is_current) == (3, "ready", True)
         assert catalog.get_version(session, "tiny", 2).state == "deleted"
         assert path.name in catalog.named_locations(session)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.anchors import anchor_sets
+from engine.blocks import block_directions, train_block
 from engine.calibration import Choice, Scores
 from engine.configuration import FEWEST_ANCHORS, SketchConfiguration
 from engine.data import census_names
@@ -32,7 +33,7 @@ from engine.question import Distribution, Prediction, Question
 from engine.regression import LocalRegression
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
-from engine.sketch import block_directions, build, train_block
+from engine.sketch import build
 from engine.sphere import term_samples
 from engine.supplements import add
 from engine.train import Step, along_directions, constant_jets, train

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from engine import jet
+from engine.blocks import block_directions, code_for, train_block
 from engine.configuration import Block, SketchConfiguration
 from engine.data import census_names
 from engine.directions import directions, planes
@@ -25,7 +26,7 @@ from engine.model import ModelConfiguration, matrices, target_probabilities
 from engine.native import library as compiling
 from engine.native.groups import Schedule, train_directions, train_models
 from engine.retrain import retrain
-from engine.sketch import block_directions, build, code_for, train_block
+from engine.sketch import build
 from engine.train import Step, TrainingConfiguration, schedule
 from tests import oracles
 from tests.oracles import loss_of
