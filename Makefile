@@ -45,7 +45,7 @@ lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrati
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic check)
 	@rm -f $(SCRATCH)*
 
-drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; half an hour
+drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; a quarter of an hour
 	$(BIN)/pytest --quiet -m drill
 
 soak: $(INSTALLED) ## ten minutes at 80 % of the highest rate: no error, and no memory that goes

@@ -1,6 +1,6 @@
 """Connections that are kept, and spoken to in the driver's own words: what every request asks and writes.
 
-A session takes some 100 to 500 µs for what takes 10 to 40 in this way. Statements are SQLAlchemy's, compiled once for
+A session takes some 100 to 500 µs for what takes 10 to 60 in this way. Statements are SQLAlchemy's, compiled once for
 the database's dialect; the values of what is written are prepared as its types say. What is read is plain numbers and
 strings.
 """

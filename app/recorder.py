@@ -1,6 +1,6 @@
 """What is written beside answers: their records in the audit, and when keys were used.
 
-An answer is sent when its record is committed. On SQLite a commit takes some 40 µs, and whoever computed the answer
+An answer is sent when its record is committed. On SQLite a commit takes some 50 µs, and whoever computed the answer
 writes at once. A commit of PostgreSQL waits for its disk, so that a thread writes what waits in one transaction:
 answers that come together share a commit. SQLite moves what was committed from its log to its file now and then, which
 waits for the disk, too: on SQLite the thread does that.
