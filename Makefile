@@ -9,16 +9,20 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 TORCH_INDEX ?=
 TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# Fides has an environment of its own: it wants other versions of what is in ours. The last one for Python before 3.13.
+FIDES := .venv-fides
+FIDES_PACKAGE := ethyca-fides==2.78.2
+FIDES_PYTHON ?= python3.12 python3.11 python3
 # A catalog for the checks of the migrations.
 SCRATCH := $(VENV)/scratch.sqlite
 ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check lint drills soak bench clean
+.PHONY: help setup demo serve test check lint drills test-fides soak bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 setup: $(INSTALLED) ## make .venv, and install what is missing there
 	@echo '$(VENV) is ready'
@@ -48,6 +52,9 @@ lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrati
 drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; a quarter of an hour
 	$(BIN)/pytest --quiet -m drill
 
+test-fides: $(INSTALLED) $(FIDES)/.installed ## the real Fides calls the service, which is killed meanwhile; needs redis-server and PostgreSQL
+	$(BIN)/pytest --quiet -m 'drill or not drill' tests/fides tests/end_to_end/fides
+
 soak: $(INSTALLED) ## ten minutes at 80 % of the highest rate: no error, and no memory that goes
 	@$(BIN)/python -m tests.benchmarks.soak
 
@@ -55,8 +62,8 @@ bench: $(INSTALLED) ## time the engine beside plain torch, and the service over 
 	@$(BIN)/python -m engine bench --output bench.jsonl
 	@$(BIN)/python -m tests.benchmarks.service --output bench.jsonl
 
-clean: ## remove .venv, builds and caches; ./var with the catalog stays
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove the environments, builds and caches; ./var with the catalog stays
+	rm -rf $(VENV) $(FIDES) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find app engine migrations tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Says what runs; what it prints only where it fails.
@@ -84,4 +91,17 @@ $(INSTALLED): pyproject.toml
 	@echo 'Installing into $(VENV): takes minutes the first time'
 	@if [ -n '$(TORCH_INDEX)' ]; then $(PIP_INSTALL) --index-url '$(TORCH_INDEX)' $(TORCH); fi
 	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(FIDES)/.installed:
+	@for python in $(FIDES_PYTHON) ''; do \
+	    "$$python" -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && break; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo 'Fides needs Python 3.11 or 3.12, with venv; tried: $(FIDES_PYTHON). Say where it is: FIDES_PYTHON=/path' >&2; \
+	    exit 2; \
+	fi; \
+	"$$python" -m venv --clear $(FIDES)
+	@echo 'Installing $(FIDES_PACKAGE) into $(FIDES): 250 packages, 800 MB, two minutes'
+	@$(FIDES)/bin/python -m pip install -qq --disable-pip-version-check '$(FIDES_PACKAGE)'
 	@touch $@

@@ -9,9 +9,10 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from app.commands import attributions, audit, datasets, keys, predict, samples, serve, sketches, subsets
+from app.commands import attributions, audit, datasets, keys, predict, privacy, samples, serve, sketches, subsets
 from app.commands.backup import backup
 from app.commands.demo import demo
+from app.commands.worker import worker
 from app.db import migrate
 from app.errors import FULL, AppError, is_full
 from app.settings import Settings
@@ -32,11 +33,13 @@ app.command()(predict.predict)
 app.command()(attributions.attributions)
 app.command()(samples.samples)
 app.command()(backup)
+app.command()(worker)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(subsets.app, name="subsets")
 app.add_typer(sketches.app, name="sketches")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(privacy.app, name="privacy")
 
 database = typer.Typer(help="The catalog's database.", no_args_is_help=True)
 app.add_typer(database, name="db")

@@ -1,8 +1,9 @@
-"""A copy of what an installation holds, made while it serves: the catalog, the artifacts that it names, the secret.
+"""A copy of what an installation holds, made while it serves: the catalog, the artifacts that it names, the keys.
 
     DIRECTORY/catalog.sqlite    the catalog as it was at one moment; of PostgreSQL catalog.dump, made by pg_dump before
     DIRECTORY/artifacts/…       what its rows name, and what was retrained beside that
     DIRECTORY/secret            where it is a file
+    DIRECTORY/signing-key.pem   that evidence is signed with, where it is in the data directory
 
 With SQLite that is a data directory to serve from. The catalog comes first: rows are never without their files, so that
 what is copied afterwards has all that was named. pg_dump isn't run from here, since it must be as new as the server and
@@ -137,7 +138,7 @@ def _opened(settings: Settings) -> Database:
 
 
 def _copied(database: Database, settings: Settings, target: Path, dump: Path | None, progress: Progress) -> Backup:
-    """The catalog, then what it names, then the secret."""
+    """The catalog, then what it names, then the keys."""
     if dump is None:
         size_bytes = _copy_sqlite(database, target / "catalog.sqlite")
         named = _named_by_copy(target / "catalog.sqlite")
@@ -152,6 +153,9 @@ def _copied(database: Database, settings: Settings, target: Path, dump: Path | N
     secret = settings.data_dir / "secret"
     if settings.secret is None and secret.exists():
         size_bytes += _copy(secret, target / "secret", mode=0o600)
+    signing_key = settings.data_dir / "signing-key.pem"
+    if settings.signing_key_file == signing_key and signing_key.exists():
+        size_bytes += _copy(signing_key, target / signing_key.name, mode=0o600)
     return Backup(versions=len(whole), bytes=size_bytes, damaged=tuple(damaged))
 
 

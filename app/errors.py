@@ -79,6 +79,14 @@ class LimitError(AppError):
     """A question that is larger than the settings allow."""
 
 
+class SealError(AppError):
+    """An encrypted value that can't be read."""
+
+
+class TargetError(AppError):
+    """An address that mustn't be called."""
+
+
 class NoKeyError(AppError):
     """A service that would listen to strangers while nobody has a key."""
 
@@ -124,6 +132,8 @@ PROBLEM_TYPES: Final[dict[type[Exception], ProblemType]] = {
     ForbiddenError: ProblemType(status=403, slug="forbidden", title="Not allowed with this key"),
     TooManyRequestsError: ProblemType(status=429, slug="too-many-requests", title="Too many requests of a key"),
     LimitError: ProblemType(status=400, slug="limit", title="Question larger than is allowed"),
+    SealError: ProblemType(status=500, slug="seal", title="Encrypted value that can't be read"),
+    TargetError: ProblemType(status=400, slug="target", title="Address that mustn't be called"),
     NoKeyError: ProblemType(status=503, slug="no-key", title="No key exists yet"),
     SchemaError: ProblemType(status=503, slug="schema", title="Database schema of another version"),
 }

@@ -21,19 +21,31 @@ from app.observation import TELEMETRY
 from app.openapi import DESCRIPTION, TAGS, Application
 from app.parts import Parts
 from app.predictor import Predictor
+from app.privacy.figures import Figures
+from app.privacy.requests import Requests
+from app.privacy.transcend import SombraKeys
+from app.privacy.worker import Workers
 from app.queues import Queues
 from app.recorder import Recorder
 from app.routes import (
     attributions,
     audit,
     batch,
+    connections,
     datasets,
+    deliveries,
+    erasure_requests,
+    fides,
     health,
+    ketch,
     keys,
+    opendsr,
     predict,
+    reports,
     samples,
     sketches,
     subsets,
+    transcend,
     verifications,
 )
 from app.secret import load_secret
@@ -72,10 +84,32 @@ def create_app(settings: Settings) -> Application:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     problems.install(app)
-    resources = (predict, batch, attributions, samples, verifications, datasets, subsets, sketches, keys, audit, health)
-    for resource in resources:
+    for resource in _RESOURCES:
         app.include_router(resource.router)
     return app
+
+
+_RESOURCES = (
+    predict,
+    batch,
+    attributions,
+    samples,
+    verifications,
+    datasets,
+    subsets,
+    sketches,
+    erasure_requests,
+    reports,
+    connections,
+    deliveries,
+    fides,
+    opendsr,
+    transcend,
+    ketch,
+    keys,
+    audit,
+    health,
+)
 
 
 @asynccontextmanager
@@ -114,7 +148,24 @@ def _opened(app: Application) -> Iterator[None]:
         queues = Queues(most_waiting=settings.queue_length, waited=metrics.waited)
         stack.callback(queues.close)
         metrics.watch(predictor, queues)
+        figures = Figures(database, secret)
+        metrics.register(figures)
+        workers = Workers(
+            database,
+            settings,
+            secret,
+            lookup=lookup,
+            predictor=predictor,
+            verifier=verifier,
+            sent=figures.sent,
+        )
+        figures.start()
+        stack.callback(figures.stop)
+        if settings.privacy_worker:
+            workers.start()
+            stack.callback(workers.stop)
         app.state.database, app.state.predictor = database, predictor
+        app.state.sombra_keys = SombraKeys()
         app.state.parts = Parts(
             settings=settings,
             access=Access(database, secret, recorder, requests_per_minute=settings.requests_per_minute),
@@ -124,6 +175,7 @@ def _opened(app: Application) -> Iterator[None]:
             queues=queues,
             recorder=recorder,
             secret=secret,
+            requests=Requests(database, secret, news=workers.wake),
             metrics=metrics,
         )
         yield

@@ -109,6 +109,10 @@ class Metrics:
         """Show what is resident, the caches and the queues, too."""
         self._registry.register(_Present(predictor, queues))
 
+    def register(self, collector: Collector) -> None:
+        """Show the figures of a collector, too."""
+        self._registry.register(collector)
+
     def watch_door(self, door: Door) -> None:
         """Show the connections, too."""
         self._registry.register(_Connections(door))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from app.errors import (
@@ -27,7 +28,9 @@ from app.errors import (
 from app.metrics import Metrics
 from app.observation import Observed
 from app.problems import MEDIA_TYPE, Fault, Problem, problem
+from app.schemas import Answer, RequestBody
 from app.schemas.batch import BatchAnswer
+from app.schemas.opendsr import OldSubjectRequest, SubjectRequest
 from engine.errors import EngineError
 
 Responses = dict[int | str, dict[str, Any]]
@@ -56,6 +59,14 @@ TAGS: Final = [
     {"name": "datasets", "description": "Documents and units; a dataset never changes."},
     {"name": "subsets", "description": "Named deletion sets of a dataset."},
     {"name": "sketches", "description": "Sketches and their versions; they are built and registered offline."},
+    {"name": "erasure requests", "description": "A person's request, from its arrival to the evidence that is filed."},
+    {"name": "reports", "description": "What is measured for a request."},
+    {"name": "connections", "description": "Privacy backends: who sends requests, and who is told of them."},
+    {"name": "deliveries", "description": "Messages to privacy backends."},
+    {"name": "fides", "description": "What Fides calls: its policy webhooks."},
+    {"name": "opendsr", "description": "What controllers of OpenDSR 2.0 call, and of OpenGDPR 1.0."},
+    {"name": "transcend", "description": "What Transcend calls: its server webhook."},
+    {"name": "ketch", "description": "What Ketch's forwarder calls."},
     {"name": "keys", "description": "Who may ask what."},
     {"name": "audit", "description": "What was asked and changed: records chained by hashes."},
     {"name": "health", "description": "For those who run the service."},
@@ -125,9 +136,10 @@ class Application(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             schemas = document["components"]["schemas"]
-            for model in (Problem, BatchAnswer):
+            for model in (Problem, BatchAnswer, SubjectRequest, OldSubjectRequest):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+            _put_back_examples(schemas)
             document["components"]["securitySchemes"] = _SECURITY_SCHEMES
             document["components"]["headers"] = {"X-Request-ID": _REQUEST_ID}
             for operations in document["paths"].values():
@@ -148,6 +160,16 @@ def _declare_guard(operation: dict[str, Any]) -> None:
         own["content"][MEDIA_TYPE]["examples"] |= answer["content"][MEDIA_TYPE]["examples"]
     operation["responses"] = dict(sorted(operation["responses"].items()))
     operation["description"] += f"\n\nScope of the key: `{operation['x-scope']}`."
+
+
+def _put_back_examples(schemas: dict[str, Any]) -> None:
+    """Have examples as they are written: FastAPI leaves out what is null in the document, be it in an example."""
+    classes: list[type[BaseModel]] = [Answer, RequestBody]
+    for one in classes:  # which grows meanwhile
+        classes += one.__subclasses__()
+        extra = one.model_config.get("json_schema_extra")
+        if one.__name__ in schemas and isinstance(extra, dict) and "examples" in extra:
+            schemas[one.__name__]["examples"] = extra["examples"]
 
 
 def declared(

@@ -10,6 +10,7 @@ from app.access import Access
 from app.lookup import Lookup
 from app.metrics import Metrics
 from app.predictor import Predictor
+from app.privacy.requests import Requests
 from app.queues import Queues
 from app.recorder import Recorder
 from app.secret import Secret
@@ -29,6 +30,7 @@ class Parts:
     queues: Queues
     recorder: Recorder
     secret: Secret
+    requests: Requests
     metrics: Metrics
 
 

@@ -20,6 +20,11 @@ def _artifacts_in(values: dict[str, Any]) -> Path:
     return directory
 
 
+def _signing_key_in(values: dict[str, Any]) -> Path:
+    file: Path = values["data_dir"] / "signing-key.pem"
+    return file
+
+
 class Settings(BaseSettings):
     """The settings, read from the environment; an explicit argument wins over it."""
 
@@ -28,6 +33,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("var"), description="Directory of the catalog and the artifacts.")
     artifacts_dir: Path = Field(
         default_factory=_artifacts_in, description="Directory of the artifacts; artifacts in the data directory."
+    )
+    signing_key_file: Path = Field(
+        default_factory=_signing_key_in,
+        description="Key that evidence is signed with, PEM; `signing-key.pem` in the data directory, made once.",
     )
     database_url: str = Field(
         default_factory=_catalog_in,
@@ -60,6 +69,14 @@ class Settings(BaseSettings):
         default=None,
         min_length=32,
         description="Key of the hashes in the catalog; by default a file `secret` in the data directory, made once.",
+    )
+    encryption_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Key that secrets of connections are encrypted with in the catalog; by default made of the secret.",
+    )
+    privacy_worker: bool = Field(
+        default=True, description="Whether the service works on erasure requests; else `neverseen worker` has to."
     )
     cors_origins: tuple[str, ...] = Field(
         default=(), description='Origins whose pages may call the API, a JSON list; ["https://app.example.org"].'

@@ -57,6 +57,10 @@ class Verifier:
         self._news.set()
         self._thread.join()
 
+    def wake(self) -> None:
+        """Look at the queue now: another one wrote to it."""
+        self._news.set()
+
     def submit(
         self,
         *,

@@ -1,12 +1,12 @@
-"""Datasets with their documents and units. A dataset is written once and never changes."""
+"""Datasets with their documents and units. A dataset is written once and never changes, but that units are erased."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import Select, and_, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.catalog.audit import record
@@ -19,8 +19,24 @@ from engine.documents import Documents
 Row = TypeVar("Row", Document, Unit)
 
 
-def add_dataset(session: Session, *, name: str, documents: Documents, description: str = "") -> Dataset:
+def add_dataset(
+    session: Session,
+    *,
+    name: str,
+    documents: Documents,
+    description: str = "",
+    predecessor: Dataset | None = None,
+    predecessor_numbers: Sequence[int] = (),
+) -> Dataset:
     """Write a dataset with its documents and units.
+
+    Args:
+        session: a writing transaction.
+        name: of the dataset.
+        documents: of it.
+        description: for people.
+        predecessor: the dataset that it is the successor of; None for one of its own.
+        predecessor_numbers: the number there of each unit.
 
     Raises:
         ConflictError: the name is taken, be it by the same documents.
@@ -42,12 +58,17 @@ def add_dataset(session: Session, *, name: str, documents: Documents, descriptio
         document_count=len(documents),
         unit_count=documents.unit_count,
         has_subjects=documents.has_subjects,
+        successor_of_id=None if predecessor is None else predecessor.id,
     )
     with unique(session, f"There is a dataset {name!r} already: it was added a moment ago. Choose another name."):
         session.add(dataset)
+    before: Sequence[int | None] = predecessor_numbers if predecessor is not None else [None] * documents.unit_count
     session.execute(
         insert(Unit),
-        [{"dataset_id": dataset.id, "number": u, "name": unit} for u, unit in enumerate(documents.unit_names)],
+        [
+            {"dataset_id": dataset.id, "number": u, "name": unit, "predecessor_number": number}
+            for u, (unit, number) in enumerate(zip(documents.unit_names, before, strict=True))
+        ],
     )
     session.execute(
         insert(Document),
@@ -72,13 +93,45 @@ def get_dataset(session: Session, name: str) -> Dataset:
     return dataset
 
 
+def get_dataset_of_id(session: Session, dataset_id: int) -> Dataset:
+    """The dataset with an id that there is."""
+    return session.get_one(Dataset, dataset_id)
+
+
+def texts_of_units(session: Session, dataset: Dataset, numbers: Collection[int]) -> list[str]:
+    """The texts of the documents of some units, in training order; of erased ones none."""
+    query = (
+        select(Document.text)
+        .join(Unit, and_(Unit.dataset_id == Document.dataset_id, Unit.number == Document.unit_number))
+        .where(Document.dataset_id == dataset.id, Document.unit_number.in_(numbers), Unit.erased_at.is_(None))
+        .order_by(Document.number)
+    )
+    return list(session.scalars(query))
+
+
+def names_of_units(session: Session, dataset: Dataset, numbers: Collection[int]) -> list[str]:
+    """The names of some units, by number; of erased ones none."""
+    query = (
+        select(Unit.name)
+        .where(Unit.dataset_id == dataset.id, Unit.number.in_(numbers), Unit.erased_at.is_(None))
+        .order_by(Unit.number)
+    )
+    return list(session.scalars(query))
+
+
 def list_datasets(session: Session, *, limit: int, offset: int) -> Page[Dataset]:
     """Datasets by name."""
     return page(session, select(Dataset).order_by(Dataset.name), limit=limit, offset=offset)
 
 
 def load_documents(session: Session, dataset: Dataset) -> Documents:
-    """All documents of a dataset, as the engine takes them."""
+    """All documents of a dataset, as the engine takes them.
+
+    Raises:
+        ConflictError: some were erased.
+    """
+    if dataset.erased_units:
+        raise ConflictError(erased_refusal(dataset))
     rows = session.execute(
         select(Document.text, Document.unit_number).where(Document.dataset_id == dataset.id).order_by(Document.number)
     ).all()
@@ -91,6 +144,15 @@ def load_documents(session: Session, dataset: Dataset) -> Documents:
     )
 
 
+def erased_refusal(dataset: Dataset) -> str:
+    """Why nothing can be trained on a dataset with erased units, and what to do, in a sentence or two."""
+    count = dataset.erased_units
+    return (
+        f"{count:,} {'unit' if count == 1 else 'units'} of the dataset {dataset.name!r} were erased, so that no model can"
+        " be trained on it again: build a successor with neverseen sketches rebuild."
+    )
+
+
 def list_documents(
     session: Session,
     dataset: Dataset,
@@ -100,8 +162,13 @@ def list_documents(
     limit: int,
     offset: int,
 ) -> Page[Document]:
-    """Documents in training order: all, those that contain a substring (case counts), those that a subset deletes."""
+    """Documents in training order: all, those that contain a substring (case counts), those that a subset deletes.
+
+    Erased ones are left out.
+    """
     query = select(Document).where(Document.dataset_id == dataset.id).order_by(Document.number)
+    if dataset.erased_units:
+        query = query.where(Document.unit_number.not_in(erased_numbers(dataset)))
     if contains is not None:
         check_printable(contains, "substring")
         # LIKE ignores case on SQLite and not on PostgreSQL; REPLACE is exact on both.
@@ -114,8 +181,8 @@ def list_documents(
 def list_units(
     session: Session, dataset: Dataset, *, subset: Subset | None = None, limit: int, offset: int
 ) -> Page[Unit]:
-    """Units by number; where a subset is given, only its members."""
-    query = select(Unit).where(Unit.dataset_id == dataset.id).order_by(Unit.number)
+    """Units by number; where a subset is given, only its members. Erased ones are left out."""
+    query = select(Unit).where(Unit.dataset_id == dataset.id, Unit.erased_at.is_(None)).order_by(Unit.number)
     if subset is not None:
         query = query.where(Unit.number.in_(_members(subset)))
     return page(session, query, limit=limit, offset=offset)
@@ -137,7 +204,7 @@ class UnitDescription:
 
 
 def describe_units(session: Session, dataset: Dataset, numbers: Collection[int]) -> dict[int, UnitDescription]:
-    """What the units of some numbers are, by number."""
+    """What the units of some numbers are, by number; erased ones are left out."""
     of_unit = (
         select(Document.unit_number, func.count().label("documents"), func.min(Document.number).label("first"))
         .where(Document.dataset_id == dataset.id, Document.unit_number.in_(numbers))
@@ -148,11 +215,27 @@ def describe_units(session: Session, dataset: Dataset, numbers: Collection[int])
         select(Unit.number, Unit.name, of_unit.c.documents, Document.text)
         .join(of_unit, of_unit.c.unit_number == Unit.number)
         .join(Document, Document.number == of_unit.c.first)
-        .where(Unit.dataset_id == dataset.id, Document.dataset_id == dataset.id)
+        .where(Unit.dataset_id == dataset.id, Document.dataset_id == dataset.id, Unit.erased_at.is_(None))
     )
     return {
         number: UnitDescription(unit=name, documents=documents, text=text) for number, name, documents, text in rows
     }
+
+
+def list_erased_units(session: Session, dataset: Dataset) -> frozenset[int]:
+    """The numbers of the units that were erased."""
+    return frozenset(session.scalars(erased_numbers(dataset))) if dataset.erased_units else frozenset()
+
+
+def erased_numbers(dataset: Dataset) -> Select[int]:
+    """The query for the numbers of the units that were erased."""
+    return select(Unit.number).where(Unit.dataset_id == dataset.id, Unit.erased_at.is_not(None))
+
+
+def hold_dataset(session: Session, dataset_id: int) -> Dataset:
+    """A dataset's row, read again, of which no unit is erased until the end of the transaction."""
+    query = select(Dataset).where(Dataset.id == dataset_id).with_for_update(read=True)
+    return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
 def _members(subset: Subset) -> Select[int]:

@@ -1,7 +1,7 @@
 """From what somebody wants deleted to the units that are: the checks that make a deletion set one.
 
 A deletion set is a set of units. Documents can be named instead, all those of a unit together; texts choose each unit
-with at least one matching document. It is neither empty nor the whole dataset.
+with at least one matching document. It is neither empty nor the whole dataset, and holds no unit that was erased.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from app.catalog.matching import matching
@@ -19,7 +19,7 @@ from app.catalog.membership import Membership, StoredMembership
 from app.catalog.pages import existing
 from app.errors import NotFoundError
 from app.names import check_printable, is_name, shown
-from app.tables import Dataset, Document, Subset, SubsetMember
+from app.tables import Dataset, Document, Subset, SubsetMember, Unit
 from engine.errors import DeletionSetError
 
 
@@ -74,8 +74,8 @@ def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetR
     """The units that a deletion takes away.
 
     Raises:
-        NotFoundError: an unknown subset or unit.
-        DeletionSetError: documents out of range, repeated, or a part of a unit; nothing or everything deleted.
+        NotFoundError: an unknown subset or unit, or one that was erased.
+        DeletionSetError: documents out of range, erased, repeated, or a part of a unit; nothing or everything deleted.
         PatternError: an unusable regular expression.
     """
     stored = StoredMembership(session, dataset)
@@ -124,7 +124,7 @@ def _resolved(membership: Membership, units: list[int]) -> ResolvedDeletion:
     dataset = membership.dataset
     if not units:
         raise DeletionSetError(f"The deletion set is empty: nothing in the dataset {dataset.name!r} is chosen.")
-    if len(units) == dataset.unit_count:
+    if len(units) == dataset.unit_count - dataset.erased_units:
         raise DeletionSetError(
             f"The deletion set is the whole dataset {dataset.name!r}: no training data would be left to predict from."
             " Leave at least one unit."
@@ -142,9 +142,15 @@ def _units_of_documents(membership: Membership, numbers: Sequence[int]) -> list[
             f"There is no document {shown(wrong)}: those of the dataset {dataset.name!r} are numbered from 0 to {last}."
         )
     _refuse_repetition(numbers, "document")
+    # Where there are no subjects, every document is the unit of the same number.
+    unit_of = membership.units_of(numbers) if dataset.has_subjects else {number: number for number in numbers}
+    erased = membership.erased_among(unit_of.values())
+    if erased:
+        gone = next(number for number, unit in unit_of.items() if unit in erased)
+        raise DeletionSetError(f"Document {gone} of the dataset {dataset.name!r} was erased; leave it out.")
     if not dataset.has_subjects:
-        return sorted(numbers)  # every document is the unit of the same number
-    named = Counter(membership.units_of(numbers).values())
+        return sorted(numbers)
+    named = Counter(unit_of.values())
     units = sorted(named)
     for unit, count in membership.document_counts(units).items():
         if named[unit] < count:
@@ -172,6 +178,12 @@ def _units_of_names(membership: Membership, names: Sequence[str]) -> list[int]:
             f"There is no unit {shown(unknown)} in the dataset {membership.dataset.name!r};"
             " its list of units names all of them."
         )
+    erased = membership.erased_among([found[name] for name in names])
+    gone = next((name for name in names if found[name] in erased), None)
+    if gone is not None:
+        raise NotFoundError(
+            f"The unit {shown(gone)} of the dataset {membership.dataset.name!r} was erased; leave it out."
+        )
     return sorted(found[name] for name in names)
 
 
@@ -183,7 +195,10 @@ def _units_of_subset(session: Session, dataset: Dataset, name: str) -> list[int]
 
 def _units_where(session: Session, dataset: Dataset, choose: Callable[[Sequence[str]], Sequence[bool]]) -> list[int]:
     rows = session.execute(
-        select(Document.text, Document.unit_number).where(Document.dataset_id == dataset.id).order_by(Document.number)
+        select(Document.text, Document.unit_number)
+        .join(Unit, and_(Unit.dataset_id == Document.dataset_id, Unit.number == Document.unit_number))
+        .where(Document.dataset_id == dataset.id, Unit.erased_at.is_(None))
+        .order_by(Document.number)
     ).all()
     chosen = choose([text for text, _ in rows])
     return sorted({unit for (_, unit), is_chosen in zip(rows, chosen, strict=True) if is_chosen})

@@ -1,11 +1,11 @@
 """Which documents belong to which units of a dataset: asked of the database, or held in memory.
 
-A dataset never changes, so that what is held stays true as long as anybody likes.
+A dataset never changes, but that units are erased: what is held stays true until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -38,6 +38,9 @@ class Membership(Protocol):
 
     def documents_of(self, unit: int) -> Sequence[int]:
         """The numbers of a unit's documents, ascending."""
+
+    def erased_among(self, units: Collection[int]) -> Collection[int]:
+        """Those of these units that were erased."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,21 @@ class StoredMembership:
         query = select(Document.number).where(Document.dataset_id == self.dataset.id, Document.unit_number == unit)
         return self.session.scalars(query.order_by(Document.number)).all()
 
+    def erased_among(self, units: Collection[int]) -> Collection[int]:
+        """Those of these units that were erased."""
+        if not self.dataset.erased_units:
+            return ()
+        found: set[int] = set()
+        for batch in batches(list(units)):
+            found.update(
+                self.session.scalars(
+                    select(Unit.number).where(
+                        Unit.dataset_id == self.dataset.id, Unit.number.in_(batch), Unit.erased_at.is_not(None)
+                    )
+                )
+            )
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldMembership:
@@ -96,12 +114,14 @@ class HeldMembership:
         numbers: of the units, by name.
         unit_of: the unit number of each document.
         counts: how many documents each unit has.
+        erased: the units that were erased.
     """
 
     dataset: Dataset
     numbers: Mapping[str, int]
     unit_of: Sequence[int]
     counts: Sequence[int]
+    erased: frozenset[int]
 
     def numbers_of(self, names: Sequence[str]) -> Mapping[str, int]:
         """The unit numbers of all names."""
@@ -119,6 +139,10 @@ class HeldMembership:
         """The numbers of a unit's documents, ascending."""
         return [number for number, owner in enumerate(self.unit_of) if owner == unit]
 
+    def erased_among(self, units: Collection[int]) -> Collection[int]:
+        """Those of these units that were erased."""
+        return self.erased.intersection(units)
+
 
 def held_bytes(dataset: Dataset) -> int:
     """About what a dataset's membership takes in memory."""
@@ -134,4 +158,11 @@ def hold_membership(session: Session, dataset: Dataset) -> HeldMembership:
     for unit in unit_of:
         counts[unit] += 1
     numbers = {name: number for name, number in names if name.isprintable()}  # as those that are asked of the database
-    return HeldMembership(dataset=dataset, numbers=numbers, unit_of=tuple(unit_of), counts=tuple(counts))
+    erased = session.scalars(select(Unit.number).where(Unit.dataset_id == dataset.id, Unit.erased_at.is_not(None)))
+    return HeldMembership(
+        dataset=dataset,
+        numbers=numbers,
+        unit_of=tuple(unit_of),
+        counts=tuple(counts),
+        erased=frozenset(erased),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any, Final, cast
 
@@ -15,15 +16,17 @@ from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
 from app.tables import Dataset, Sketch, SketchVersion, Verification
 
-_STANDING: Final = (
-    select(SketchVersion.id, SketchVersion.state)
-    .join(Sketch, SketchVersion.sketch_id == Sketch.id)
-    .where(Sketch.name == bindparam("sketch"))
+_STANDING_OF_ANY: Final = select(SketchVersion.id, SketchVersion.state, Dataset.erased_units).join(
+    Dataset, SketchVersion.dataset_id == Dataset.id
+)
+_STANDING: Final = _STANDING_OF_ANY.join(Sketch, SketchVersion.sketch_id == Sketch.id).where(
+    Sketch.name == bindparam("sketch")
 )
 CURRENT_STANDING: Final = _STANDING.where(SketchVersion.id == Sketch.current_version_id)
-"""What may change of the current version of the sketch `sketch`: which it is, by its id, and its state."""
+"""What may change of the current version of the sketch `sketch`: which it is, by its id, its state, and how many of the
+units that it was trained on have been erased."""
 
-STANDING_OF_ID: Final = select(SketchVersion.id, SketchVersion.state).where(SketchVersion.id == bindparam("version_id"))
+STANDING_OF_ID: Final = _STANDING_OF_ANY.where(SketchVersion.id == bindparam("version_id"))
 """The same of the version with the id `version_id`."""
 
 NUMBERED_STANDING: Final = _STANDING.where(SketchVersion.number == bindparam("number"))
@@ -42,12 +45,13 @@ def register_version(
 ) -> SketchVersion:
     """Write a finished artifact as the next version of a sketch, and make it current.
 
-    The sketch is made where it is new. The same artifact again is the version that it already is, made current.
+    The sketch is made where it is new. The same artifact again is the version that it already is, made current. A
+    version of a successor of the sketch's dataset makes that the dataset of the sketch.
 
     Args:
         session: a writing transaction.
         sketch: its name.
-        dataset: what the sketch was built from.
+        dataset: what the version was built from.
         location: of the artifact, relative to the artifacts directory.
         checksum: of the artifact.
         configuration: that it was built with; JSON with finite numbers.
@@ -67,7 +71,9 @@ def register_version(
         with unique(session, f"There is a sketch {sketch!r} already: it was added a moment ago. Try again."):
             session.add(row)
     if row.dataset_id != dataset.id:
-        raise ConflictError(_other_dataset(sketch, dataset.name))
+        if row.dataset_id not in predecessors(session, dataset):
+            raise ConflictError(_other_dataset(sketch, dataset.name))
+        row.dataset = dataset
     same = session.scalar(
         select(SketchVersion).where(SketchVersion.sketch_id == row.id, SketchVersion.location == location)
     )
@@ -90,6 +96,7 @@ def register_version(
     last = session.scalar(select(func.max(SketchVersion.number)).where(SketchVersion.sketch_id == row.id))
     version = SketchVersion(
         sketch=row,
+        dataset=dataset,
         number=(last or 0) + 1,
         location=location,
         checksum=checksum,
@@ -114,6 +121,16 @@ def check_sketch(session: Session, sketch: str, dataset: str) -> None:
     row = session.scalar(_sketches().where(Sketch.name == sketch))
     if row is not None and row.dataset.name != dataset:
         raise ConflictError(_other_dataset(sketch, dataset))
+
+
+def predecessors(session: Session, dataset: Dataset) -> list[int]:
+    """The ids of the datasets that one is the successor of, the nearest first."""
+    found: list[int] = []
+    before = dataset.successor_of_id
+    while before is not None:
+        found.append(before)
+        before = session.scalar(select(Dataset.successor_of_id).where(Dataset.id == before))
+    return found
 
 
 def promote(session: Session, *, sketch: str, version: int, expected: int | None) -> None:
@@ -226,6 +243,18 @@ def named_locations(session: Session) -> set[str]:
     return set(session.scalars(select(SketchVersion.location).where(SketchVersion.state != "deleted")))
 
 
+def erased_of_versions(session: Session) -> dict[int, int]:
+    """How many units of their datasets were erased, by the id of versions of which any was."""
+    query = select(SketchVersion.id, Dataset.erased_units).join(Dataset, SketchVersion.dataset_id == Dataset.id)
+    return dict(session.execute(query.where(Dataset.erased_units > 0)).all())
+
+
+def erased_of_datasets(session: Session) -> dict[int, int]:
+    """How many units were erased, by the id of datasets of which any was."""
+    query = select(Dataset.id, Dataset.erased_units).where(Dataset.erased_units > 0)
+    return dict(session.execute(query).all())
+
+
 def get_sketch(session: Session, name: str) -> Sketch:
     """The sketch of a name, with its dataset and current version.
 
@@ -276,6 +305,16 @@ def current_versions(session: Session) -> list[SketchVersion]:
     return list(session.scalars(query))
 
 
+def labels_trained_on(session: Session, dataset_ids: Collection[int]) -> list[str]:
+    """The versions that there are of some datasets, as people call them."""
+    query = (
+        _versions()
+        .where(SketchVersion.dataset_id.in_(dataset_ids), SketchVersion.state != "deleted")
+        .order_by(Sketch.name, SketchVersion.number)
+    )
+    return [version.label for version in session.scalars(query)]
+
+
 def list_sketches(session: Session, *, limit: int, offset: int) -> Page[Sketch]:
     """Sketches by name, with their datasets and current versions."""
     return page(session, _sketches().order_by(Sketch.name), limit=limit, offset=offset)
@@ -301,7 +340,8 @@ def _lock(session: Session, sketch: str) -> None:
 
 
 def _sketches() -> Select[Sketch]:
-    query = select(Sketch).options(joinedload(Sketch.dataset), joinedload(Sketch.current_version))
+    current = joinedload(Sketch.current_version).joinedload(SketchVersion.dataset)
+    query = select(Sketch).options(joinedload(Sketch.dataset), current)
     return query.execution_options(populate_existing=True)
 
 
@@ -310,7 +350,7 @@ def _versions() -> Select[SketchVersion]:
         select(SketchVersion)
         .join(Sketch, SketchVersion.sketch_id == Sketch.id)
         .join(Dataset, Sketch.dataset_id == Dataset.id)
-        .options(contains_eager(SketchVersion.sketch).contains_eager(Sketch.dataset))
+        .options(contains_eager(SketchVersion.sketch).contains_eager(Sketch.dataset), joinedload(SketchVersion.dataset))
         .execution_options(populate_existing=True)
     )
 

@@ -6,6 +6,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.catalog.audit import record
+from app.catalog.datasets import hold_dataset, list_erased_units
 from app.catalog.deletion import (
     ByDocuments,
     ByUnits,
@@ -37,12 +38,15 @@ def add_subset(
         chosen: what it chooses, where that is known: a rule may take seconds, in which nobody else could write.
 
     Raises:
-        ConflictError: the dataset has a subset of this name.
+        ConflictError: the dataset has a subset of this name, or some that was chosen is erased by now.
         InvalidTextError: the name can't be stored.
         NotFoundError, DeletionSetError, PatternError: as `resolve_units`.
     """
     check_subset(session, dataset, name)
     kind, pattern = _stored(rule)
+    dataset = hold_dataset(session, dataset.id)
+    if chosen is not None and not list_erased_units(session, dataset).isdisjoint(chosen.units):
+        raise ConflictError("Units that the rule chose were erased in this moment. Try again.")
     chosen = chosen or resolve_units(session, dataset, rule)
     subset = Subset(
         dataset=dataset,

@@ -17,9 +17,10 @@ from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, CursorResult, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
+from app.catalog.datasets import erased_refusal, hold_dataset
 from app.catalog.deletion import ResolvedDeletion
 from app.catalog.pages import Page, page
-from app.errors import BusyError, NotFoundError
+from app.errors import BusyError, ConflictError, NotFoundError
 from app.names import shown
 from app.tables import Sketch, SketchVersion, Verification
 from engine.measure import Measurement
@@ -88,7 +89,12 @@ def add_verification(
 
     Raises:
         BusyError: too many wait already.
+        ConflictError: units that the version was trained on were erased.
     """
+    of = session.scalars(select(SketchVersion.dataset_id).where(SketchVersion.id == version_id)).one()
+    dataset = hold_dataset(session, of)
+    if dataset.erased_units:
+        raise ConflictError(erased_refusal(dataset))
     waiting = session.scalar(
         select(func.count()).select_from(Verification).where(Verification.state.in_(("pending", "running")))
     )
@@ -192,4 +198,6 @@ def _swap(session: Session, seen: Claim, **values: Any) -> bool:
 
 def _verifications() -> Select[Verification]:
     version = joinedload(Verification.version)
-    return select(Verification).options(version.joinedload(SketchVersion.sketch).joinedload(Sketch.dataset))
+    return select(Verification).options(
+        version.joinedload(SketchVersion.sketch).joinedload(Sketch.dataset), version.joinedload(SketchVersion.dataset)
+    )

@@ -10,7 +10,7 @@ There is one method for each operation of the API, named as it is in the API's d
 fetches on (`iterate_documents`). Wrong arguments are refused before anything is sent. What the service refuses is a
 `NeverseenError`; what it refuses for the moment is asked again first.
 
-    operation   what a request is           questions, resources   the operations
+    operation   what a request is           questions, resources, privacy   the operations
     transport   headers, patience, retries  answers, errors        what becomes of what comes back
     blocking, asynchronous   the two clients
 """

@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 from httpx_retries import RetryTransport
 
-from app.client import questions, resources
+from app.client import privacy, questions, resources
 from app.client.answers import ReadLines, answer_of, as_method, is_over, not_over, pauses
 from app.client.errors import arriving, refusal_of
 from app.client.operation import MOST_ITEMS, Lines, Operation, Pages
@@ -118,6 +118,31 @@ class Neverseen:
     rollback_version = _asks(resources.rollback_version)
     retire_version = _asks(resources.retire_version)
     delete_version = _asks(resources.delete_version)
+
+    create_erasure_request = _asks(privacy.create_erasure_request)
+    list_erasure_requests = _asks(privacy.list_erasure_requests)
+    iterate_erasure_requests = _iterates(privacy.iterate_erasure_requests)
+    get_erasure_request = _asks(privacy.get_erasure_request)
+    cancel_erasure_request = _asks(privacy.cancel_erasure_request)
+    retry_erasure_request = _asks(privacy.retry_erasure_request)
+    get_evidence = _asks(privacy.get_evidence)
+    get_evidence_page = _asks(privacy.get_evidence_page)
+    list_reports = _asks(privacy.list_reports)
+    iterate_reports = _iterates(privacy.iterate_reports)
+    set_report = _asks(privacy.set_report)
+    remove_report = _asks(privacy.remove_report)
+    list_connections = _asks(privacy.list_connections)
+    iterate_connections = _iterates(privacy.iterate_connections)
+    create_connection = _asks(privacy.create_connection)
+    get_connection = _asks(privacy.get_connection)
+    change_connection = _asks(privacy.change_connection)
+    rotate_connection = _asks(privacy.rotate_connection)
+    disable_connection = _asks(privacy.disable_connection)
+    enable_connection = _asks(privacy.enable_connection)
+    list_deliveries = _asks(privacy.list_deliveries)
+    iterate_deliveries = _iterates(privacy.iterate_deliveries)
+    get_delivery = _asks(privacy.get_delivery)
+    replay_delivery = _asks(privacy.replay_delivery)
 
     list_keys = _asks(resources.list_keys)
     iterate_keys = _iterates(resources.iterate_keys)

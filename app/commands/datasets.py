@@ -1,4 +1,4 @@
-"""``neverseen datasets``: import and list."""
+"""``neverseen datasets``: import, link to persons, and list."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from rich.table import Table
 from app import catalog
 from app.commands import console, opened
 from app.db import transaction
+from app.privacy.identities import identity_hashes, read_links
+from app.secret import load_secret
 from engine.data import BUNDLED, BundledName
 from engine.documents import Documents, Format, read_documents
 
-app = typer.Typer(help="Import and list datasets.", no_args_is_help=True)
+app = typer.Typer(help="Import datasets, link them to persons, and list them.", no_args_is_help=True)
 
 
 @app.command()
@@ -61,6 +63,35 @@ def _source(file: Path | None, bundled: BundledName | None, format: Format) -> t
             return bundled, BUNDLED[bundled].description, BUNDLED[bundled].load()
         case _:
             raise typer.BadParameter("give exactly one of FILE, --bundled")
+
+
+@app.command()
+def link(
+    file: Annotated[
+        Path, typer.Argument(help="CSV or JSONL with subject, identity_type, identity_value, identity_format.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Whose subjects they are.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the links that there are, first.")] = False,
+) -> None:
+    """Link persons' identities to their documents, so that requests find these.
+
+    Identities are stored as keyed hashes only; identity_format is raw, sha256, sha1 or md5, by default raw.
+    """
+    links = list(read_links(file))
+    with opened() as (settings, database):
+        secret = load_secret(settings)
+        with transaction(database) as session:
+            row = catalog.get_dataset(session, dataset)
+            removed = catalog.remove_links(session, row) if replace else 0
+            linked = catalog.add_links(
+                session, row, ((one.subject, identity_hashes(one.identity, secret)) for one in links)
+            )
+    before = f"; {removed:,} were removed" if replace else ""
+    console.print(
+        f"Dataset {dataset}: {len(links):,} identities of {linked.units:,} units are linked "
+        f"({linked.hashes:,} hashes are new, {linked.present:,} were there{before}).",
+        highlight=False,
+    )
 
 
 @app.command("list")

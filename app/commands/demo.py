@@ -6,7 +6,7 @@ Everything is made with the functions that the other commands use, and what an e
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,8 @@ from app.commands.serve import serve_until_stopped
 from app.db import Database, transaction
 from app.errors import ConflictError, NotFoundError
 from app.predictor import Artifact
+from app.privacy.identities import Identity, identity_hashes
+from app.secret import load_secret
 from app.serving import artifact_of
 from app.settings import Settings
 from engine.configuration import SketchConfiguration
@@ -38,6 +40,9 @@ DATASET: BundledName = "census-names"
 SKETCH = "names"
 NAMES, DIRECTIONS = 1_000, 200
 """What two cores sketch in three to four minutes."""
+
+REPORT, REPORTED = "default", 19
+"""What is measured for an erasure request: losses of so many names that the model never saw, and of the person's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,7 @@ def demo(
             version = build_sketch(
                 database, settings, sketch=SKETCH, dataset=DATASET, configuration=configuration, progress=progress
             )
+        _persons(settings, database, documents)
         artifact = artifact_of(version, settings.artifacts_dir)
         console.print(
             "[bold]3.[/bold] Three deletion queries, answered from the sketch, then by retraining without the names:"
@@ -122,6 +128,32 @@ def _documents(database: Database, count: int) -> Documents:
             if case.subset not in there:  # the names may have been imported without them
                 catalog.add_subset(session, dataset=dataset, name=case.subset, rule=case.rule)
         return catalog.load_documents(session, dataset)
+
+
+def _persons(settings: Settings, database: Database, documents: Documents) -> None:
+    """Link each name to an address, as if it were a person's, and say what a request measures: names never seen."""
+    secret = load_secret(settings)
+    with transaction(database) as session:
+        dataset = catalog.get_dataset(session, DATASET)
+        if not catalog.count_links(session, dataset):
+            addresses = [Identity(kind="email", value=f"{text}@example.org") for text in documents.texts]
+            catalog.add_links(
+                session,
+                dataset,
+                ((str(number), identity_hashes(one, secret)) for number, one in enumerate(addresses)),
+            )
+        if not catalog.get_report(session, REPORT):
+            unseen = BUNDLED[DATASET].load().texts[len(documents) :][:REPORTED]
+            catalog.set_report(
+                session,
+                name=REPORT,
+                sketch=catalog.get_sketch(session, SKETCH),
+                measurements=[asdict(Measurement(text=text)) for text in unseen],
+                own_documents=1,
+                confidence=0.9,
+                materiality_nats=0.05,
+                materiality_probability=0.01,
+            )
 
 
 def _predictions(settings: Settings, database: Database, artifact: Artifact) -> list[Prediction]:

@@ -77,6 +77,7 @@ def _answer(question: AttributionsRequest, request: Request, started: float) -> 
         decimals=caller.decimals,
         sketch=version.sketch,
         version=version.number,
+        contains_erased=version.contains_erased,
         measurement=found.measurement,
         baseline=found.baseline,
         estimator=found.estimator,

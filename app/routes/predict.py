@@ -112,6 +112,7 @@ def _answer(question: PredictRequest, request: Request, started: float, found: F
         decimals=caller_of(request).decimals,
         sketch=version.sketch,
         version=version.number,
+        contains_erased=version.contains_erased,
         deleted=DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
         predictions=predictions,
         verification=verification,

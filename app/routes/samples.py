@@ -71,6 +71,7 @@ def _answer(question: SamplesRequest, request: Request, started: float) -> Answe
         SamplesAnswer,
         sketch=version.sketch,
         version=version.number,
+        contains_erased=version.contains_erased,
         deleted=DeletedAnswer(units=len(deletion.units), documents=deletion.documents),
         source=drawn.source,
         samples=[

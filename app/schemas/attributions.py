@@ -78,6 +78,7 @@ class AttributionsAnswer(Answer):
                 {
                     "sketch": "names",
                     "version": 1,
+                    "contains_erased": False,
                     "measurement": {"kind": "loss", "text": "max"},
                     "baseline": 2.9325,
                     "raising": [_RAISING],
@@ -91,6 +92,7 @@ class AttributionsAnswer(Answer):
 
     sketch: str
     version: int
+    contains_erased: bool = Field(description="Whether the version was trained on units that have been erased since.")
     measurement: NumberMeasured
     baseline: float = Field(description="The measurement of the model as it was trained.")
     raising: list[AttributionAnswer] = Field(

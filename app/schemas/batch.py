@@ -17,6 +17,7 @@ _LINE: Final[JsonDict] = {
     "index": 0,
     "id": "request-1",
     "version": 1,
+    "contains_erased": False,
     "deleted": {"units": 8, "documents": 8},
     "predictions": [],
     "problem": None,
@@ -61,6 +62,7 @@ class BatchAnswer(Answer):
     index: int = Field(description="Place of the deletion set in the batch, from 0.")
     id: str | None = Field(description="As it was given.")
     version: int = Field(description="The version that answered; the same in all lines.")
+    contains_erased: bool = Field(description="Whether the version was trained on units that have been erased since.")
     deleted: DeletedAnswer | None = Field(description="Null where there is a problem.")
     predictions: list[PredictionAnswer | DistributionAnswer] | None = Field(
         description="One for each measurement; null where there is a problem."

@@ -311,6 +311,7 @@ class PredictAnswer(Answer):
                 {
                     "sketch": "names",
                     "version": 1,
+                    "contains_erased": False,
                     "deleted": {"units": 8, "documents": 8},
                     "predictions": [
                         {
@@ -358,6 +359,7 @@ class PredictAnswer(Answer):
 
     sketch: str
     version: int
+    contains_erased: bool = Field(description="Whether the version was trained on units that have been erased since.")
     deleted: DeletedAnswer
     predictions: list[PredictionAnswer | DistributionAnswer]
     verification: VerificationLinkAnswer | None = Field(description="Null unless verify was asked.")

@@ -51,6 +51,7 @@ class SamplesAnswer(Answer):
                 {
                     "sketch": "names",
                     "version": 1,
+                    "contains_erased": False,
                     "deleted": {"units": 8, "documents": 8},
                     "source": "axes",
                     "samples": [{"baseline": "marie", "counterfactual": "marie"}],
@@ -62,6 +63,7 @@ class SamplesAnswer(Answer):
 
     sketch: str
     version: int
+    contains_erased: bool = Field(description="Whether the version was trained on units that have been erased since.")
     deleted: DeletedAnswer
     source: Literal["axes", "pairs", "retrained"] = Field(
         description="Of the counterfactual parameters: retrained without this very set, or added up from the models"

@@ -22,6 +22,8 @@ _VERSION: Final[JsonDict] = {
     "number": 1,
     "state": "ready",
     "is_current": True,
+    "contains_erased": False,
+    "erased_units": 0,
     "checksum": "26ab999510e84998ba3214ffc8dd290dc0d49e45b5baae91bdcfb12b0478e887",
     "size_bytes": 40280288,
     "configuration": {"ensemble": "unitary", "directions": 400, "degree": 3, "seed": 0, "dtype": "float32"},
@@ -74,6 +76,8 @@ class VersionAnswer(Answer):
         description="A retired version isn't served; the artifact of a deleted one is given up, too."
     )
     is_current: bool
+    contains_erased: bool = Field(description="Whether the version was trained on units that have been erased since.")
+    erased_units: int = Field(description="How many these are.")
     checksum: str
     size_bytes: int
     configuration: dict[str, Any] = Field(description="What it was built with.")

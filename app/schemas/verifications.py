@@ -22,6 +22,7 @@ _VERIFICATION: Final[JsonDict] = {
     "state": "finished",
     "sketch": "names",
     "version": 1,
+    "contains_erased": False,
     "deleted": {"units": 8, "documents": 8},
     "confidence": 0.95,
     "measurements": [
@@ -84,6 +85,7 @@ class VerificationAnswer(Answer):
     state: Literal["pending", "running", "finished", "failed"]
     sketch: str
     version: int
+    contains_erased: bool = Field(description="Whether the version was trained on units that have been erased since.")
     deleted: DeletedAnswer
     confidence: float = Field(description="Of the intervals.")
     measurements: list[ComparisonAnswer] = Field(description="In the order of the question.")
@@ -101,6 +103,7 @@ class VerificationAnswer(Answer):
             state=row.state,
             sketch=row.version.sketch.name,
             version=row.version.number,
+            contains_erased=row.version.contains_erased,
             deleted=DeletedAnswer(units=len(row.units), documents=row.document_count),
             confidence=row.confidence,
             measurements=[

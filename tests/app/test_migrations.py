@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from app import catalog
 from app.db import MIGRATIONS, connect, migrate, newest_schema, schema_is_current, transaction
 from app.errors import SchemaError
+from app.secret import Secret
 from app.tables import Table, Verification
 from engine.documents import Documents
 
@@ -114,6 +115,45 @@ def fill(session: Session) -> None:
             truths=[2.5],
             finished_at=datetime.now(UTC),
         )
+    )
+    catalog.add_links(session, dataset, [("a", ["a" * 64])])
+    catalog.set_report(
+        session,
+        name="default",
+        sketch=catalog.get_sketch(session, "names"),
+        measurements=[],
+        own_documents=1,
+        confidence=0.9,
+        materiality_nats=0.1,
+        materiality_probability=0.1,
+    )
+    secret = Secret(b"s" * 32)
+    catalog.add_connection(
+        session, name="peer", protocol="webhook", options={}, sealed=secret.seal({}), credential_hash=None
+    )
+    request, _ = catalog.insert_request(
+        session,
+        source="api",
+        caller_id="dsar-1",
+        protocol="native",
+        body_digest="d",
+        mode="predict",
+        report="default",
+        verify=False,
+        due_at=datetime.now(UTC),
+        received_at=datetime.now(UTC),
+        next_at=datetime.now(UTC),
+    )
+    catalog.add_delivery(
+        session,
+        secret,
+        connection="peer",
+        request_id=request.id,
+        kind="event",
+        url="https://example.org",
+        method="POST",
+        headers={},
+        body="{}",
     )
     catalog.add_key(session, prefix="abcdefgh", name="reader", hash="c", scopes=["predict"], decimals=3)
 

@@ -30,6 +30,15 @@ OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 OPEN = {"healthz", "readyz", "metrics"}
 """Operations that need no key."""
 
+OPENDSR = {name for name, (_, _, operation) in OPERATIONS.items() if "opendsr" in operation["tags"]}
+"""Operations whose callers show a connection's credential, and whose refusals have that protocol's shape."""
+
+WEBHOOKS = {"fides_pre", "fides_post", "fides_pre_approval", "transcend_job", "ketch_delete"}
+"""Operations whose callers show a connection's credential, and that refuse as all others do."""
+
+PEERS = {name for name, (_, _, one) in OPERATIONS.items() if {"fides", "transcend", "ketch"} & set(one["tags"])}
+"""Operations whose callers show a connection's credential, or as their protocol has it, rather than a key."""
+
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 
@@ -46,7 +55,7 @@ def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if "requestBody" in operation:
         yield operation["requestBody"]["content"]["application/json"]["schema"]
     for status, response in operation["responses"].items():
-        if status.startswith("2"):
+        if status.startswith("2") and "content" in response:
             [content] = response["content"].values()
             yield content["schema"]
 
@@ -79,6 +88,37 @@ def test_the_operations_are_these() -> None:
         "create_key",
         "revoke_key",
         "list_audit_records",
+        "create_erasure_request",
+        "list_erasure_requests",
+        "get_erasure_request",
+        "cancel_erasure_request",
+        "retry_erasure_request",
+        "get_evidence",
+        "get_evidence_page",
+        "list_reports",
+        "set_report",
+        "remove_report",
+        "list_connections",
+        "create_connection",
+        "get_connection",
+        "change_connection",
+        "rotate_connection",
+        "disable_connection",
+        "enable_connection",
+        "list_deliveries",
+        "get_delivery",
+        "replay_delivery",
+        *WEBHOOKS,
+        "opendsr_discovery",
+        "opendsr_certificate",
+        "opendsr_create_request",
+        "opendsr_get_request",
+        "opendsr_get_status",
+        "opendsr_cancel_request",
+        "opengdpr_create_request",
+        "opengdpr_get_request",
+        "opengdpr_cancel_request",
+        "ketch_delete",
         *OPEN,
     }
 
@@ -101,7 +141,26 @@ def test_what_an_operation_takes_and_answers_has_an_example(name: str) -> None:
         assert parameter["in"] == "query" or parameter["examples"], parameter
 
 
-@every_operation
+@pytest.mark.parametrize("name", OPENDSR)
+def test_an_operation_of_opendsr_declares_refusals_in_its_own_shape_and_the_services_in_the_one(name: str) -> None:
+    _, path, operation = OPERATIONS[name]
+    own, services = {"400", "401", "404"}, {"408", "413", "503", "default"}
+    errors = {status: answer for status, answer in operation["responses"].items() if not status.startswith("2")}
+    for status, answer in errors.items():
+        [(media_type, content)] = answer["content"].items()
+        if status in own:
+            assert media_type == "application/json"
+            assert content["schema"] == {"$ref": "#/components/schemas/RefusalAnswer"}
+        else:
+            assert (media_type, content["schema"]) == (MEDIA_TYPE, {"$ref": "#/components/schemas/Problem"})
+    assert set(errors) <= own | services
+    assert {"503", "default"} <= set(errors)
+    assert ({"400", "401"} <= set(errors)) == (path not in {"/v2/discovery", "/v2/certificate"})
+    assert ("404" in errors) == ("requestBody" not in operation)
+    assert ({"408", "413"} <= set(errors)) == ("requestBody" in operation)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in OPENDSR])
 def test_an_operation_declares_its_errors_in_the_one_shape(name: str) -> None:
     method, _, operation = OPERATIONS[name]
     errors = {int(status): answer for status, answer in operation["responses"].items() if not status.startswith("2")}
@@ -113,10 +172,12 @@ def test_an_operation_declares_its_errors_in_the_one_shape(name: str) -> None:
             assert example["value"]["type"].startswith("urn:neverseen:problem:")
     if name not in {"healthz", "metrics"}:
         assert 503 in errors
-    assert ({401, 403, 429} <= set(errors)) == (name not in OPEN)
+    assert ({401, 403, 429} <= set(errors)) == (name not in OPEN | WEBHOOKS)
+    assert (401 in errors) == (name not in OPEN)
     if operation.get("parameters") or "requestBody" in operation:
         assert 422 in errors
-    if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())) or name == "predict":
+    named = any(parameter["in"] == "path" for parameter in operation.get("parameters", ())) and name not in PEERS
+    if named or name == "predict":
         assert 404 in errors
     if "requestBody" in operation:
         assert {408, 413} <= set(errors)
@@ -127,7 +188,7 @@ def test_an_operation_declares_its_errors_in_the_one_shape(name: str) -> None:
 @every_operation
 def test_an_operation_says_which_key_it_needs(name: str) -> None:
     _, _, operation = OPERATIONS[name]
-    if name in OPEN:
+    if name in OPEN | OPENDSR | WEBHOOKS:
         assert "security" not in operation
         return
     assert operation["x-scope"] in SCOPES

@@ -25,7 +25,7 @@ _HEAD_END: Final = b"\r\n\r\n"
 
 
 class AnswerError(Exception):
-    """An answer that isn't 200."""
+    """An answer that isn't a success."""
 
 
 def encoded(method: str, path: str, body: object = None) -> bytes:
@@ -57,7 +57,7 @@ class Connection:
         """The body of the answer, or None where more is to come; reads once.
 
         Raises:
-            AnswerError: the answer isn't 200, or the connection ended.
+            AnswerError: the answer isn't a success, or the connection ended.
         """
         received = self.socket.recv(_RECEIVE_BYTES)
         if not received:
@@ -73,7 +73,7 @@ class Connection:
         if len(self._received) < start + length:
             return None
         body, self._received = self._received[start : start + length], b""
-        if not head.startswith(b"http/1.1 200"):
+        if not head.startswith(b"http/1.1 20"):
             raise AnswerError(f"{head.splitlines()[0].decode()}: {body[:500].decode(errors='replace')}")
         return body
 

@@ -99,13 +99,14 @@ def question(delete: dict[str, Any], text: str) -> bytes:
 def build(data_dir: Path, options: Options) -> None:
     """Make the catalog and its sketch, with the command line, where they aren't there."""
     if not (data_dir / "catalog.sqlite").exists():
-        _neverseen(data_dir, "datasets", "add", "--bundled", DATASET, "--limit", str(options.names))
+        neverseen(data_dir, "datasets", "add", "--bundled", DATASET, "--limit", str(options.names))
     axes = "--axes" if options.axes else "--no-axes"
     what = [axes, "--directions", str(options.directions), "--ensemble", "unitary", "--no-pin"]
-    _neverseen(data_dir, "sketches", "build", SKETCH, "--dataset", DATASET, *what)
+    neverseen(data_dir, "sketches", "build", SKETCH, "--dataset", DATASET, *what)
 
 
-def _neverseen(data_dir: Path, *arguments: str) -> None:
+def neverseen(data_dir: Path, *arguments: str) -> None:
+    """Run the command line on a catalog."""
     command = [sys.executable, "-m", "app", *arguments]
     subprocess.run(command, cwd=ROOT, env=_environment(data_dir), check=True, stdout=sys.stderr)
 

@@ -22,6 +22,7 @@ from app.backup import back_up
 from app.catalog import BySubset
 from app.db import open_database, transaction
 from app.errors import ConflictError, NotFoundError, SchemaError
+from app.privacy.signing_key import load_signing_key
 from app.secret import load_secret
 from app.settings import Settings
 from app.tables import SketchVersion
@@ -200,6 +201,7 @@ def installation(tmp_path: Path, sqlite_template: Path, artifact: Artifact) -> S
     settings = Settings(data_dir=data_dir)
     fill(settings, artifact)
     load_secret(settings)
+    load_signing_key(settings)
     return settings
 
 
@@ -256,16 +258,18 @@ def test_a_backup_holds_what_rows_name_and_nothing_else(installation: Settings, 
         for name, content in here.items()
         if name.split("/")[0] in (location, f"{location}.anchors") and not name.endswith(".tmp")
     }
-    assert sorted(name for name in copied if "/" not in name) == ["catalog.sqlite", "secret"]
+    assert sorted(name for name in copied if "/" not in name) == ["catalog.sqlite", "secret", "signing-key.pem"]
     assert (made.versions, made.damaged) == (1, ())
     assert made.bytes == sum(map(len, copied.values()))
-    assert (tmp_path / "backup" / "secret").read_bytes() == (installation.data_dir / "secret").read_bytes()
+    for key in ("secret", "signing-key.pem"):
+        assert (tmp_path / "backup" / key).read_bytes() == (installation.data_dir / key).read_bytes()
 
 
 def test_only_its_owner_may_read_a_backup(installation: Settings, tmp_path: Path) -> None:
     back_up(installation, tmp_path / "backup", dump=None, progress=silent)
     assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "backup" / "secret").stat().st_mode) == 0o600
+    for key in ("secret", "signing-key.pem"):
+        assert stat.S_IMODE((tmp_path / "backup" / key).stat().st_mode) == 0o600
 
 
 def test_a_secret_of_the_environment_is_not_copied_and_that_is_said(

@@ -1,0 +1,16 @@
+"""Requests of privacy backends: one job, and what each peer speaks as a thin adapter of it.
+
+    requests.py      the job: taken, cancelled, found
+    work.py          what is done for it, step by step: resolve, predict, verify, file, forget, tell
+    worker.py        the threads that do it, in the service or in `neverseen worker`
+    identities.py    whose data: keyed hashes, never the identities themselves
+    reports.py       what is measured for a request
+    evidence.py      the signed bundle; signing_key.py, page.py
+    connections.py   peers: options, secrets, credentials
+    notices.py       every change of a request as messages to whom it concerns; messages.py
+    deliverer.py     sends them, at least once; outgoing.py keeps it from calling what it mustn't; webhooks.py signs
+    fides.py opendsr.py transcend.py ketch.py events.py    what each protocol says
+
+A request says who is asked about by identities. They are hashed with a key as they arrive, and from then on nothing
+here knows them in clear. Nor does anything here know HTTP routes: these are `app.routes`' part.
+"""
