@@ -91,6 +91,7 @@ def connect(url: str | URL, *, enforce_foreign_keys: bool = True, in_time: bool 
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")  # see docs/decisions.md, 28: a record for each answer
+            connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             connection.execute(f"PRAGMA foreign_keys = {'ON' if enforce_foreign_keys else 'OFF'}")
 
         @event.listens_for(database, "begin")

@@ -1,7 +1,8 @@
 """From the names in a question to a sketch version and units, from memory as far as nothing can have moved.
 
-What is in the catalog never changes, but for which version is current and which is retired. So one small row is read
-for each question, the version's id and state as they are committed at that moment, whoever committed them; a version
+What is in the catalog never changes, but for which version is current, which is retired, and what is erased. So one
+small row is read for each question, the version's id and state, and how many units of its dataset were erased, as they
+are committed at that moment, whoever committed them; what is remembered from before an erasure is forgotten; a version
 that has just been promoted answers from when it is resident (`app.serving`). All else is remembered: what a version
 is, a dataset's units and documents, and what a subset deletes. What isn't remembered yet, and whatever has to be
 refused, goes through the catalog in a transaction.
@@ -40,13 +41,28 @@ class Version:
         sketch: name of the sketch.
         number: of the version.
         artifact: what the predictor must know of it.
-        dataset: its dataset's row, no longer of any session.
+        dataset: its dataset's row, no longer of any session; how much of it was erased may change.
+        contains_erased: whether any of it was, when this was read.
     """
 
     sketch: str
     number: int
     artifact: Artifact
     dataset: Dataset
+    contains_erased: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Standing:
+    """What of a version that is served may change.
+
+    Attributes:
+        version_id: its key.
+        erased: how many units of its dataset were erased.
+    """
+
+    version_id: int
+    erased: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +86,12 @@ class Lookup:
         """
         self._database, self._artifacts_dir, self._serving = database, artifacts_dir, serving
         self._reader = KeptReader(database)
-        self._versions: ByteCache[int, Version] = ByteCache(_VERSION_BYTES, size=lambda _: _BYTES_OF_ENTRY)
-        self._memberships: ByteCache[int, HeldMembership] = ByteCache(
+        # By how many units were erased, too: nothing that was read before an erasure answers after it.
+        self._versions: ByteCache[_Standing, Version] = ByteCache(_VERSION_BYTES, size=lambda _: _BYTES_OF_ENTRY)
+        self._memberships: ByteCache[tuple[int, int], HeldMembership] = ByteCache(
             _MEMBERSHIP_BYTES, size=lambda held: catalog.held_bytes(held.dataset)
         )
-        self._subsets: ByteCache[tuple[int, str], ResolvedDeletion] = ByteCache(
+        self._subsets: ByteCache[tuple[int, int, str], ResolvedDeletion] = ByteCache(
             _SUBSET_BYTES, size=lambda deletion: _BYTES_OF_ENTRY + _BYTES_OF_UNIT_NUMBER * len(deletion.units)
         )
 
@@ -91,10 +108,10 @@ class Lookup:
             DeletionSetError: as `catalog.resolve_units`.
             ConflictError: the version is retired.
         """
-        version_id = self._ready_version(sketch, number, connect=True)
-        if version_id is None:
+        standing = self._ready_version(sketch, number, connect=True)
+        if standing is None:
             return self._asked(sketch, number, delete)
-        version = self._versions.get(version_id, lambda: self._version(version_id))
+        version = self._versions.get(standing, lambda: self._version(standing.version_id))
         return self.resolve(version, delete)
 
     def resolve(self, version: Version, delete: Deletion) -> Found:
@@ -113,9 +130,9 @@ class Lookup:
             NotFoundError: an unknown sketch or version.
             ConflictError: the version is retired.
         """
-        version_id = self._ready_version(sketch, number, connect=True)
-        if version_id is not None:
-            return self._versions.get(version_id, lambda: self._version(version_id))
+        standing = self._ready_version(sketch, number, connect=True)
+        if standing is not None:
+            return self._versions.get(standing, lambda: self._version(standing.version_id))
         with transaction(self._database, writes=False) as session:
             return self._described(self._row(session, sketch, number))
 
@@ -126,27 +143,37 @@ class Lookup:
             NotFoundError: an unknown unit.
             DeletionSetError: as `catalog.resolve_units`.
         """
-        version_id = self._ready_version(sketch, number, connect=False)
-        version = None if version_id is None else self._versions.peek(version_id)
+        standing = self._ready_version(sketch, number, connect=False)
+        version = None if standing is None else self._versions.peek(standing)
         if version is None:
             return None
         if isinstance(delete, BySubset):
-            deletion = self._subsets.peek((version.dataset.id, delete.name))
+            deletion = self._subsets.peek((*_of_dataset(version.dataset), delete.name))
         else:
-            held = self._memberships.peek(version.dataset.id)
+            held = self._memberships.peek(_of_dataset(version.dataset))
             deletion = None if held is None else catalog.resolve_named(held, delete)
         return None if deletion is None else Found(version=version, deletion=deletion)
 
-    def _ready_version(self, sketch: str, number: int | None, *, connect: bool) -> int | None:
-        """The id of a version that is served, as it is committed now; None where there is none or it isn't known."""
+    def forget(self, erased: dict[int, int]) -> None:
+        """Forget what was read of datasets before units of them were erased.
+
+        Args:
+            erased: how many units were, by the id of the dataset.
+        """
+        self._versions.drop(lambda standing: standing.erased != 0 or bool(erased))
+        self._memberships.drop(lambda key: key[1] != erased.get(key[0], 0))
+        self._subsets.drop(lambda key: key[1] != erased.get(key[0], 0))
+
+    def _ready_version(self, sketch: str, number: int | None, *, connect: bool) -> _Standing | None:
+        """A version that is served, as it is committed now; None where there is none or it isn't known."""
         if number is not None:
             parameters = {"sketch": sketch, "number": number}
             return _ready(self._reader.row(catalog.NUMBERED_STANDING, parameters, connect=connect))
         current = _ready(self._reader.row(catalog.CURRENT_STANDING, {"sketch": sketch}, connect=connect))
         if current is None:
             return None
-        served = self._serving.version_for(sketch, current)
-        if served == current:
+        served = self._serving.version_for(sketch, current.version_id)
+        if served == current.version_id:
             return current
         # Loading the current one takes a moment; meanwhile what was current before answers, if it still may.
         return _ready(self._reader.row(catalog.STANDING_OF_ID, {"version_id": served}, connect=connect)) or current
@@ -157,10 +184,12 @@ class Lookup:
 
     def _resolved(self, dataset: Dataset, delete: Deletion) -> ResolvedDeletion:
         if isinstance(delete, BySubset):
-            return self._subsets.get((dataset.id, delete.name), lambda: self._resolved_by_catalog(dataset, delete))
+            key = (*_of_dataset(dataset), delete.name)
+            return self._subsets.get(key, lambda: self._resolved_by_catalog(dataset, delete))
         if catalog.held_bytes(dataset) > _MEMBERSHIP_BYTES // 2:
             return self._resolved_by_catalog(dataset, delete)
-        return catalog.resolve_named(self._memberships.get(dataset.id, lambda: self._membership(dataset)), delete)
+        held = self._memberships.get(_of_dataset(dataset), lambda: self._membership(dataset))
+        return catalog.resolve_named(held, delete)
 
     def _resolved_by_catalog(self, dataset: Dataset, delete: Deletion) -> ResolvedDeletion:
         with transaction(self._database, writes=False) as session:
@@ -178,7 +207,7 @@ class Lookup:
         """All of it asked of the catalog, which says why where there is nothing to find."""
         with transaction(self._database, writes=False) as session:
             row = self._row(session, sketch, number)
-            deletion = catalog.resolve_units(session, row.sketch.dataset, delete)
+            deletion = catalog.resolve_units(session, row.dataset, delete)
             return Found(version=self._described(row), deletion=deletion)
 
     def _row(self, session: Session, sketch: str, number: int | None) -> SketchVersion:
@@ -196,9 +225,17 @@ class Lookup:
             sketch=row.sketch.name,
             number=row.number,
             artifact=artifact_of(row, self._artifacts_dir),
-            dataset=row.sketch.dataset,
+            dataset=row.dataset,
+            contains_erased=row.contains_erased,
         )
 
 
-def _ready(standing: tuple[Any, ...] | None) -> int | None:
-    return standing[0] if standing is not None and standing[1] == "ready" else None
+def _of_dataset(dataset: Dataset) -> tuple[int, int]:
+    """What is remembered of a dataset is remembered by: its id, and how many of its units were erased."""
+    return dataset.id, dataset.erased_units
+
+
+def _ready(standing: tuple[Any, ...] | None) -> _Standing | None:
+    if standing is None or standing[1] != "ready":
+        return None
+    return _Standing(version_id=standing[0], erased=standing[2])

@@ -144,6 +144,7 @@ def _opened(app: Application) -> Iterator[None]:
             thread.start()
             stack.callback(thread.stop)
         lookup = Lookup(database, settings.artifacts_dir, serving)
+        serving.when_erased(lookup.forget)
         stack.callback(lookup.close)
         queues = Queues(most_waiting=settings.queue_length, waited=metrics.waited)
         stack.callback(queues.close)

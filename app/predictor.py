@@ -206,6 +206,12 @@ class Predictor:
         with self._lock:
             return dict(self._failures)
 
+    def forget_texts(self) -> None:
+        """Let go of what was measured, whose keys are texts, and of models that are no longer beside artifacts."""
+        self._tables.drop(lambda _: True)
+        for _, sketch in self._sketches.items():
+            sketch.look_again()
+
     def forget_failures(self, *, but: Collection[str]) -> None:
         """Forget that versions failed which nobody is to be served from; labels of the others are given."""
         with self._lock:

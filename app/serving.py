@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -74,6 +75,8 @@ class Serving:
         self._failed: dict[str, _Failure] = {}
         self._news, self._stopping = threading.Event(), False
         self._away = False
+        self._erased: dict[int, int] | None = None
+        self._when_erased: list[Callable[[dict[int, int]], None]] = []
         self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
 
     def start(self) -> None:
@@ -107,8 +110,12 @@ class Serving:
         self._news.set()
         return served if self._predictor.holds(served) else current
 
+    def when_erased(self, forget: Callable[[dict[int, int]], None]) -> None:
+        """Have something called when units were erased, with how many of which dataset, by its id."""
+        self._when_erased.append(forget)
+
     def look(self) -> None:
-        """Load what is current and isn't served yet, and serve it from then on.
+        """Load what is current and isn't served yet, and serve it from then on; forget what was erased.
 
         Raises:
             SQLAlchemyError: the catalog can't be read.
@@ -118,10 +125,19 @@ class Serving:
                 (version.sketch.name, artifact_of(version, self._artifacts_dir))
                 for version in catalog.current_versions(session)
             ]
+            erased = catalog.erased_of_datasets(session)
+        self._forget(erased)
         self._predictor.forget_failures(but={artifact.label for _, artifact in current})
         for sketch, artifact in current:
             if self._served.get(sketch) != artifact.version_id and not self._failed_lately(sketch, artifact):
                 self._load(sketch, artifact)
+
+    def _forget(self, erased: dict[int, int]) -> None:
+        if self._erased not in (None, erased):
+            self._predictor.forget_texts()
+            for forget in self._when_erased:
+                forget(erased)
+        self._erased = erased
 
     def _load(self, sketch: str, artifact: Artifact) -> None:
         started = perf_counter()

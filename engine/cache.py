@@ -60,6 +60,13 @@ class ByteCache(Generic[Key, Value]):
             self.misses += 1
             self._keep(key, value)
 
+    def drop(self, is_dropped: Callable[[Key], bool]) -> None:
+        """Let go of the values of some keys; one that is being made meanwhile is kept."""
+        with self._lock:
+            for key in [key for key in self._values if is_dropped(key)]:
+                del self._values[key]
+                self._bytes -= self._sizes.pop(key)
+
     def items(self) -> list[tuple[Key, Value]]:
         """What is held, the least recently used first."""
         with self._lock:

@@ -191,6 +191,10 @@ class ResidentSketch:
                 targets(key[-1], self.configuration.model)  # what can't be measured must not spoil a batch
         return now.tables.get(keys)
 
+    def look_again(self) -> None:
+        """Let go of models that were retrained later, and are no longer beside the artifact."""
+        self._current()
+
     def _current(self) -> _State:
         """The state with what was retrained up to now: one look at the disk, where nothing is new."""
         if self._now.stamp != supplements.stamp(self.artifact):

@@ -23,7 +23,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -178,6 +178,33 @@ def add(
         for units, model in zip(batch, models, strict=True):
             _save(artifact, units, model)
     return [_place(artifact, units) for units in deletion_sets]
+
+
+def remove(path: Path, units: Collection[int]) -> int:
+    """Remove the models that were retrained without a set which any of some units is in; with them what is damaged.
+
+    Args:
+        path: of the artifact, be it there or not.
+        units: numbers.
+
+    Returns:
+        How many files were removed.
+
+    Raises:
+        OSError: one can't be removed.
+    """
+    removed = 0
+    directory, gone = directory_at(path), frozenset(units)
+    for file in sorted(directory.glob("*.safetensors")) if directory.is_dir() else ():
+        try:
+            with safe_open(file, framework="pt") as opened:
+                without = frozenset(opened.get_tensor("units").tolist())
+        except (SafetensorError, OSError, ValueError):
+            without = gone  # whose it is can't be told
+        if without & gone:
+            file.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def retrained_values(

@@ -28,6 +28,7 @@ def worker() -> None:
         predictor = predictor_of(settings)
         serving = Serving(database, predictor, settings.artifacts_dir)
         lookup = Lookup(database, settings.artifacts_dir, serving)
+        serving.when_erased(lookup.forget)
         stack.callback(lookup.close)
         verifier = Verifier(database, settings)
         workers = Workers(

@@ -325,7 +325,10 @@ def check_secrets(protocol: str, options: CommonOptions, secrets: ConnectionSecr
 
     Raises:
         ConflictError: something is missing, or key and certificate aren't usable.
+        InvalidTextError: a webhook's secret isn't one.
     """
+    if not all(24 <= _decoded_length(one) <= 64 for one in secrets.webhook_secrets):
+        raise InvalidTextError("A secret of Standard Webhooks is whsec_ and the base64 of 24 to 64 bytes.")
     if protocol == "transcend" and secrets.token is None:
         raise ConflictError("A Transcend connection needs the token of its API key.")
     if isinstance(options, OpenDsrOptions):
@@ -428,3 +431,10 @@ def options_of(protocol: str, options: Mapping[str, Any]) -> CommonOptions:
         fault = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise InvalidTextError(f"The option {place}: {fault['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _decoded_length(webhook_secret: str) -> int:
+    try:
+        return len(base64.b64decode(webhook_secret.removeprefix("whsec_"), validate=True))
+    except binascii.Error:
+        return 0

@@ -221,10 +221,10 @@ def test_a_reader_that_is_busy_or_not_connected_keeps_nobody_waiting(database: D
     reader = KeptReader(database)
     asked = (catalog.CURRENT_STANDING, {"sketch": "tiny"})
     assert reader.row(*asked, connect=False) is None
-    assert reader.row(*asked) == reader.row(*asked, connect=False) == (1, "ready")
+    assert reader.row(*asked) == reader.row(*asked, connect=False) == (1, "ready", 0)
     with reader._lock:  # noqa: SLF001 - as while another thread tries to connect
         assert reader.row(*asked) is None
-    assert reader.row(*asked) == (1, "ready")
+    assert reader.row(*asked) == (1, "ready", 0)
     reader.close()
 
 
@@ -234,12 +234,12 @@ def test_a_reader_that_is_busy_or_not_connected_keeps_nobody_waiting(database: D
 @pytest.mark.usefixtures("sketch")
 def test_a_row_is_read_or_there_is_none(database: Database) -> None:
     reader = KeptReader(database)
-    assert reader.row(catalog.CURRENT_STANDING, {"sketch": "tiny"}) == (1, "ready")
-    assert reader.row(catalog.NUMBERED_STANDING, {"sketch": "tiny", "number": 1}) == (1, "ready")
+    assert reader.row(catalog.CURRENT_STANDING, {"sketch": "tiny"}) == (1, "ready", 0)
+    assert reader.row(catalog.NUMBERED_STANDING, {"sketch": "tiny", "number": 1}) == (1, "ready", 0)
     assert reader.row(catalog.NUMBERED_STANDING, {"sketch": "tiny", "number": 2}) is None
     assert reader.row(catalog.CURRENT_STANDING, {"sketch": "nobody"}) is None
     reader.close()
-    assert reader.row(catalog.CURRENT_STANDING, {"sketch": "tiny"}) == (1, "ready")
+    assert reader.row(catalog.CURRENT_STANDING, {"sketch": "tiny"}) == (1, "ready", 0)
     reader.close()
 
 

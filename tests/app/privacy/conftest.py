@@ -31,13 +31,12 @@ def secret(settings: Settings) -> Secret:
     return load_secret(settings)
 
 
-def link(database: Database, secret: Secret, links: dict[str, list[int]]) -> None:
-    """Link e-mail addresses to documents of the dataset "names"."""
+def link(database: Database, secret: Secret, links: dict[str, list[int]], *, dataset: str = "names") -> None:
+    """Link e-mail addresses to documents of a dataset without subjects."""
     with transaction(database) as session:
-        dataset = catalog.get_dataset(session, "names")
         catalog.add_links(
             session,
-            dataset,
+            catalog.get_dataset(session, dataset),
             (
                 (str(number), identity_hashes(Identity(kind="email", value=value), secret))
                 for value, numbers in links.items()

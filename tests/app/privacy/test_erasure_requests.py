@@ -19,22 +19,17 @@ from app import catalog
 from app.actors import local_actor
 from app.db import Database, transaction
 from app.errors import ConflictError
-from app.lookup import Lookup
-from app.predictor import Predictor
 from app.privacy.figures import Figures
 from app.privacy.identities import Form, Identity, identity_hashes
 from app.privacy.proof import verify_evidence
 from app.privacy.requests import Requests
 from app.privacy.signing_key import load_signing_key
-from app.privacy.work import Work
-from app.privacy.worker import JobWorker
 from app.secret import Secret
-from app.serving import Serving
 from app.settings import Settings
 from app.tables import Document, ErasureRequest, IdentityLink
-from app.verifier import Verifier
 from tests.app.conftest import NAMES, refusal, until
 from tests.app.privacy.conftest import EVERYBODY, XENA, ZENA, asked, done
+from tests.app.privacy.work import job_worker
 
 
 def take(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
@@ -154,22 +149,6 @@ def test_a_cancellation_that_races_the_work_has_one_outcome(
         outcomes.add(row.state)
     close()
     assert outcomes <= {"cancelled", "completed"}
-
-
-def job_worker(database: Database, settings: Settings, secret: Secret) -> tuple[JobWorker, Any]:
-    """A worker that works when it is told to, and what closes it."""
-    predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20)
-    lookup = Lookup(database, settings.artifacts_dir, Serving(database, predictor, settings.artifacts_dir))
-    work = Work(
-        database,
-        settings,
-        secret,
-        lookup=lookup,
-        predictor=predictor,
-        verifier=Verifier(database, settings),
-        signing_key=load_signing_key(settings),
-    )
-    return JobWorker(database, secret, work), lookup.close
 
 
 def test_a_person_without_data_is_no_match(desk: TestClient) -> None:

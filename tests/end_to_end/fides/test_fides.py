@@ -111,12 +111,13 @@ def test_a_service_that_is_killed_half_way_resumes_it_once_it_is_back(
         service.process.kill()
     with serving(filled, tmp_path / "log2") as service:
         assert until(lambda: rows(database)["pre"].state != "pending")
-        service.process.kill()  # with the models being retrained
+        service.process.kill()  # before the model is retrained, or meanwhile
     state = rows(database)["pre"].state
     assert state == "in_progress", "it was killed too late for what is tested here"
     assert fides.status(request) == "paused"
     with serving(filled, tmp_path / "log3") as service:
-        assert until(lambda: rows(database)["pre"].state == "completed", seconds=180), service.process.said
+        # A claim on a request goes stale after half a minute, one on a verification after three.
+        assert until(lambda: rows(database)["pre"].state == "completed", seconds=300), service.process.said
         becomes(fides, request, "complete")
         assert until(lambda: sent(database) == [("fides_resume", "delivered")])
     assert rows(database)["pre"].state == "completed"

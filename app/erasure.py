@@ -1,0 +1,137 @@
+"""After units were erased: what a database keeps of rows that are gone, and files about them, are removed, too.
+
+A database leaves deleted rows in its file until their room is needed. SQLite's file is written anew, and its log
+emptied; so are PostgreSQL's tables (VACUUM FULL), which nobody can use meanwhile. Models that were retrained without a
+set that an erased unit is in are removed from beside the artifacts.
+
+Not reached: backups; PostgreSQL's log, until it is recycled; the numbers of an erased unit's axis in an artifact, which
+stay until the version is deleted; what the model itself has learned.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from app import catalog
+from app.db import Database, transaction
+from app.errors import BusyError
+from app.settings import Settings
+from app.tables import (
+    ApiKey,
+    Document,
+    ErasureRequest,
+    IdentityLink,
+    Report,
+    Subset,
+    SubsetMember,
+    Unit,
+    Verification,
+)
+from engine import supplements
+
+_TABLES: Final = tuple(
+    table.__tablename__
+    for table in (
+        Document,
+        Unit,
+        IdentityLink,
+        SubsetMember,
+        Subset,
+        Verification,
+        ErasureRequest,
+        Report,
+        ApiKey,
+    )
+)
+"""What may have held something of a person: rewritten one after the other."""
+
+_PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.2
+_LOCK_SECONDS: Final = 5
+_IN_THE_WAY: Final = ("55P03", "40P01")
+"""PostgreSQL's codes for a lock that isn't given in time, and for one that can't be."""
+
+_BUSY: Final = "What was erased can't be removed from the disk yet: somebody reads the catalog for long. Try again later."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scrubbed:
+    """What was removed.
+
+    Attributes:
+        files: of models retrained without erased units.
+    """
+
+    files: int
+
+
+def scrub(database: Database, settings: Settings, *, patience_seconds: float = _PATIENCE_SECONDS) -> Scrubbed:
+    """Remove from the disk what was ever erased from the catalog. Again is harmless, as after a crash.
+
+    Args:
+        database: the catalog, in which the erasure is committed.
+        settings: where artifacts lie.
+        patience_seconds: how long to wait for readers that are in the way.
+
+    Raises:
+        BusyError: they still are.
+        SQLAlchemyError: the database is away.
+        OSError: a file can't be removed.
+    """
+    with transaction(database, writes=False) as session:
+        artifacts = catalog.erased_artifacts(session)
+    files = sum(supplements.remove(settings.artifacts_dir / one.location, one.units) for one in artifacts)
+    until = time.monotonic() + patience_seconds
+    if database.dialect.name == "sqlite":
+        _rewrite_file(database, until)
+    else:
+        for table in _TABLES:
+            _rewrite_table(database, table, until)
+    return Scrubbed(files=files)
+
+
+def _rewrite_file(database: Database, until: float) -> None:
+    connection = database.raw_connection()
+    try:
+        driver = connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        written = False
+        while True:
+            try:
+                if not written:
+                    driver.execute("VACUUM")
+                    written = True
+                if driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                    return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise OperationalError(None, None, error, hide_parameters=True) from error
+            if time.monotonic() >= until:
+                raise BusyError(_BUSY)
+            time.sleep(_PAUSE_SECONDS)
+    finally:
+        connection.close()
+
+
+def _rewrite_table(database: Database, table: str, until: float) -> None:
+    while True:
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            try:
+                connection.execute(text("SET statement_timeout = 0"))
+                connection.execute(text(f"SET lock_timeout = '{_LOCK_SECONDS}s'"))
+                connection.execute(text(f"VACUUM (FULL) {table}"))
+                return
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
+                    raise
+            finally:
+                connection.invalidate()  # with its settings
+        if time.monotonic() >= until:
+            raise BusyError(_BUSY)
+        time.sleep(_PAUSE_SECONDS)
