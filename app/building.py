@@ -7,6 +7,8 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from app import catalog
 from app.db import Database, transaction
 from app.settings import Settings
@@ -69,6 +71,44 @@ def build_sketch(
             configuration=_as_json(configuration),
             size_bytes=artifact.manifest.size_bytes,
         )
+
+
+def rebuild_sketch(
+    database: Database, settings: Settings, *, sketch: str, version: int | None, progress: Progress
+) -> SketchVersion:
+    """Build the successor of a version: of what remains of its dataset, in the same way; it becomes current.
+
+    What remains is a dataset of its own, with the subsets, links and reports of the one before. Killed, it is gone on
+    with.
+
+    Args:
+        database: the catalog.
+        settings: where artifacts lie, and the device.
+        sketch: name of the sketch.
+        version: number of the version; None is the current one.
+        progress: of the build.
+
+    Raises:
+        NotFoundError: an unknown sketch or version.
+        ConflictError: nothing that it was trained on was erased, or all was.
+        EngineError: what the engine refuses.
+    """
+    with transaction(database) as session:
+        before = catalog.get_version(session, sketch, version)
+        dataset = catalog.add_successor(session, before.dataset_id)
+    configuration = TypeAdapter(SketchConfiguration).validate_python(before.configuration)
+    model = dataclasses.replace(configuration.model, vocabulary=dataset.vocabulary)
+    built = build_sketch(
+        database,
+        settings,
+        sketch=sketch,
+        dataset=dataset.name,
+        configuration=dataclasses.replace(configuration, model=model),
+        progress=progress,
+    )
+    with transaction(database) as session:
+        catalog.take_over_reports(session, catalog.get_dataset(session, dataset.name), built.sketch_id)
+    return built
 
 
 def sketch_cost(settings: Settings, *, sketch: str, documents: Documents, configuration: SketchConfiguration) -> Cost:

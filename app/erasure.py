@@ -57,7 +57,7 @@ _LOCK_SECONDS: Final = 5
 _IN_THE_WAY: Final = ("55P03", "40P01")
 """PostgreSQL's codes for a lock that isn't given in time, and for one that can't be."""
 
-_BUSY: Final = "What was erased can't be removed from the disk yet: somebody reads the catalog for long. Try again later."
+_BUSY: Final = "What was erased can't be removed from the disk yet: somebody reads the catalog for long. Try later."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,9 +66,9 @@ def one_pin(
     with transaction(database, writes=False) as session:
         wanted = catalog.get_dataset(session, dataset)
         row = catalog.get_version(session, sketch, version)
-        if row.sketch.dataset_id != wanted.id:
+        if row.dataset_id != wanted.id:
             raise ConflictError(
-                f"The sketch {sketch!r} is of the dataset {row.sketch.dataset.name!r}, not {dataset!r}."
+                f"{row.label} is of the dataset {row.dataset.name!r}, not {dataset!r}."
             )
         return _pins(session, settings, row, [subset])
 
@@ -81,7 +81,7 @@ def all_pins(database: Database, settings: Settings, *, sketch: str, version: in
     """
     with transaction(database, writes=False) as session:
         row = catalog.get_version(session, sketch, version)
-        page = catalog.list_subsets(session, row.sketch.dataset, limit=most, offset=0)
+        page = catalog.list_subsets(session, row.dataset, limit=most, offset=0)
         names = [subset.name for subset in page.items]
         return _pins(session, settings, row, names, left_out=page.total - len(names))
 
@@ -98,7 +98,7 @@ def pin(settings: Settings, pins: Pins, *, progress: Progress) -> None:
 
 
 def _pins(session: Session, settings: Settings, row: SketchVersion, names: Sequence[str], *, left_out: int = 0) -> Pins:
-    artifact, dataset = artifact_of(row, settings.artifacts_dir), row.sketch.dataset
+    artifact, dataset = artifact_of(row, settings.artifacts_dir), row.dataset
     subsets = {name: catalog.resolve_units(session, dataset, BySubset(name)).units for name in names}
     opened = open_artifact(artifact.path, checksum=artifact.checksum)
     return Pins(

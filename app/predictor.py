@@ -209,7 +209,7 @@ class Predictor:
     def forget_texts(self) -> None:
         """Let go of what was measured, whose keys are texts, and of models that are no longer beside artifacts."""
         self._tables.drop(lambda _: True)
-        for _, sketch in self._sketches.items():
+        for sketch in [sketch for _, sketch in self._sketches.items()]:
             sketch.look_again()
 
     def forget_failures(self, *, but: Collection[str]) -> None:

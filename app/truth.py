@@ -64,7 +64,7 @@ def truths_of(database: Database, settings: Settings, verification: str) -> list
         if row.version.state == "deleted":
             raise ConflictError(f"{row.version.label} is deleted: its artifact is given up.")
         artifact = located(row.version, settings.artifacts_dir)
-        documents = catalog.load_documents(session, row.version.sketch.dataset)
+        documents = catalog.load_documents(session, row.version.dataset)
         measurements = catalog.measurements_of(row)
     try:
         opened = open_artifact(artifact.path, checksum=artifact.checksum)

@@ -148,8 +148,8 @@ def erased_refusal(dataset: Dataset) -> str:
     """Why nothing can be trained on a dataset with erased units, and what to do, in a sentence or two."""
     count = dataset.erased_units
     return (
-        f"{count:,} {'unit' if count == 1 else 'units'} of the dataset {dataset.name!r} were erased, so that no model can"
-        " be trained on it again: build a successor with neverseen sketches rebuild."
+        f"{count:,} {'unit' if count == 1 else 'units'} of the dataset {dataset.name!r} were erased, so that no model"
+        " can be trained on it again: build a successor with neverseen sketches rebuild."
     )
 
 

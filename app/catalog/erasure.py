@@ -96,14 +96,14 @@ def forget_units(session: Session, dataset: Dataset, units: Collection[int], *, 
         related = _related(session, dataset.id, frozenset(units))
     traces = _Traces()
     erased: dict[int, tuple[int, int]] = {}
-    for id, numbers in related.items():
-        erased[id] = _erase(session, id, numbers, now, traces)
+    for dataset_id, numbers in related.items():
+        erased[dataset_id] = _erase(session, dataset_id, numbers, now, traces)
     removed = _remove_verifications(session, related, traces)
     _redact(session, traces)
     names = dict(session.execute(select(Dataset.id, Dataset.name).where(Dataset.id.in_(related))).all())
-    for id, (count, documents) in erased.items():
+    for dataset_id, (count, documents) in erased.items():
         if count:
-            record(session, "dataset.erase", dataset=names[id], units=count, documents=documents)
+            record(session, "dataset.erase", dataset=names[dataset_id], units=count, documents=documents)
     session.refresh(dataset)
     return Forgotten(
         units=sum(count for count, _ in erased.values()),
@@ -123,10 +123,12 @@ def erased_artifacts(session: Session) -> list[ErasedArtifact]:
     )
     found = session.execute(query).all()
     units = {
-        id: frozenset(session.scalars(select(Unit.number).where(Unit.dataset_id == id, Unit.erased_at.is_not(None))))
-        for id in {id for _, id in found}
+        dataset: frozenset(
+            session.scalars(select(Unit.number).where(Unit.dataset_id == dataset, Unit.erased_at.is_not(None)))
+        )
+        for dataset in {dataset for _, dataset in found}
     }
-    return [ErasedArtifact(location=location, units=units[id]) for location, id in found]
+    return [ErasedArtifact(location=location, units=units[dataset]) for location, dataset in found]
 
 
 class _Traces:
@@ -160,14 +162,14 @@ def _related(session: Session, dataset_id: int, units: frozenset[int]) -> dict[i
     found = {dataset_id: units}
     waiting = [dataset_id]
     while waiting:
-        id = waiting.pop()
-        before = session.scalar(select(Dataset.successor_of_id).where(Dataset.id == id))
-        after = session.scalars(select(Dataset.id).where(Dataset.successor_of_id == id)).all()
+        here = waiting.pop()
+        before = session.scalar(select(Dataset.successor_of_id).where(Dataset.id == here))
+        after = session.scalars(select(Dataset.id).where(Dataset.successor_of_id == here)).all()
         for other in ([] if before is None else [before], after):
             for one in other:
                 if one not in found:
-                    there = id if one == before else one  # the one of the two whose units know the other's
-                    found[one] = _same_units(session, there, found[id], forward=one != before)
+                    there = here if one == before else one  # the one of the two whose units know the other's
+                    found[one] = _same_units(session, there, found[here], forward=one != before)
                     waiting.append(one)
     return found
 
@@ -251,8 +253,8 @@ def _remove_verifications(session: Session, erased: Mapping[int, frozenset[int]]
         SketchVersion, Verification.version_id == SketchVersion.id
     )
     found = [
-        id
-        for id, dataset, units, predictions in session.execute(query.execution_options(yield_per=500))
+        verification
+        for verification, dataset, units, predictions in session.execute(query.execution_options(yield_per=500))
         if not erased.get(dataset, frozenset()).isdisjoint(units)
         or any(traces.told_by_measurement(one.get("measurement", {})) for one in predictions)
     ]
@@ -267,7 +269,8 @@ def _redact(session: Session, traces: _Traces) -> None:
         if traces.told_by_pattern(pattern):
             session.execute(update(Subset).where(Subset.id == subset).values(pattern=ERASED), execution_options=_UNSEEN)
     keys = session.scalars(select(ApiKey).where(ApiKey.measurements.is_not(None))).all()
-    for row in (*keys, *session.scalars(select(Report)).all()):
+    rows: list[ApiKey | Report] = [*keys, *session.scalars(select(Report)).all()]
+    for row in rows:
         kept = [one for one in row.measurements or [] if not traces.told_by_measurement(one)]
         if len(kept) < len(row.measurements or []):
             row.measurements = kept  # none is left of a key's: it may ask for nothing

@@ -119,7 +119,10 @@ def check_sketch(session: Session, sketch: str, dataset: str) -> None:
     """
     check_name(sketch, "sketch")
     row = session.scalar(_sketches().where(Sketch.name == sketch))
-    if row is not None and row.dataset.name != dataset:
+    if row is None or row.dataset.name == dataset:
+        return
+    wanted = session.scalar(select(Dataset).where(Dataset.name == dataset))
+    if wanted is None or row.dataset_id not in predecessors(session, wanted):
         raise ConflictError(_other_dataset(sketch, dataset))
 
 

@@ -150,7 +150,7 @@ def _copy_links(session: Session, dataset: Dataset, successor: Dataset, new: dic
     if links:
         session.execute(
             insert(IdentityLink),
-            [{"dataset_id": successor.id, "hash": hash, "unit_number": new[unit]} for hash, unit in links],
+            [{"dataset_id": successor.id, "hash": linked, "unit_number": new[unit]} for linked, unit in links],
         )
 
 

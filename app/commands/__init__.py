@@ -64,7 +64,7 @@ def resolved(
     with transaction(database) as session:
         row = catalog.get_version(session, sketch, version)
         artifact = artifact_of(row, settings.artifacts_dir)
-        units = catalog.resolve_units(session, row.sketch.dataset, deletion)
+        units = catalog.resolve_units(session, row.dataset, deletion)
         record_question(session, settings, action, row, units)
         return artifact, units
 
@@ -73,7 +73,7 @@ def record_question(
     session: Session, settings: Settings, action: str, version: SketchVersion, deletion: ResolvedDeletion
 ) -> None:
     """Record in the audit that somebody here asks about a deletion set."""
-    digest = load_secret(settings).deletion_digest(version.sketch.dataset.fingerprint, deletion.units)
+    digest = load_secret(settings).deletion_digest(version.dataset.fingerprint, deletion.units)
     catalog.record(
         session,
         action,

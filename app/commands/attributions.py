@@ -86,10 +86,12 @@ def _by_catalog(sketch: str, measurement: Measurement, *, top: int, version: int
         )
         attributed = [*found.raising, *reversed(found.lowering)]
         with transaction(database, writes=False) as session:
-            named = catalog.describe_units(session, row.sketch.dataset, [one.unit for one in attributed])
+            named = catalog.describe_units(session, row.dataset, [one.unit for one in attributed])
         return _Found(
             label=row.label,
             baseline=found.baseline,
             estimator=found.estimator,
-            units=[AttributionAnswer(**asdict(one) | asdict(named[one.unit])) for one in attributed],
+            units=[
+                AttributionAnswer(**asdict(one) | asdict(named[one.unit])) for one in attributed if one.unit in named
+            ],
         )

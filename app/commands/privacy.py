@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from app import catalog
 from app.actors import local_actor
@@ -15,6 +15,7 @@ from app.catalog import REQUEST_STATES
 from app.commands import connections, console, deliveries, evidence, opened, reports
 from app.db import transaction
 from app.privacy.requests import Requests
+from app.privacy.words import count
 from app.secret import load_secret
 from app.tables import ErasureRequest
 
@@ -40,20 +41,18 @@ def list_(
     with opened() as (_, database), transaction(database, writes=False) as session:
         page = catalog.list_requests(session, now=now, state=state, late=late, limit=limit, offset=0)
         counts = catalog.count_requests(session, now=now)
-    table = Table("request", "source", "caller's id", "state", "found", "received", "due")
+    table = Table(Column("request", no_wrap=True), "caller's id", "state", "found", "due")
     for row in page.items:
         table.add_row(
             row.id,
-            row.source,
-            escape(row.caller_id),
+            escape(row.caller_id) + ("" if row.source == catalog.NATIVE else f" ({row.source})"),
             _state(row),
-            "" if row.units is None else f"{row.units:,} units",
-            f"{row.received_at:%Y-%m-%d %H:%M}",
+            "" if row.units is None else count(row.units, "unit"),
             _due(row, now),
         )
     console.print(table)
     console.print(
-        f"{page.total:,} requests; {counts.late:,} late, {counts.stuck:,} stuck, {counts.by_state['failed']:,} failed.",
+        f"{count(page.total, 'request')}; {counts.late:,} late, {counts.stuck:,} stuck, {counts.by_state['failed']:,} failed.",
         highlight=False,
     )
 
@@ -70,7 +69,7 @@ def show(request: Annotated[str, typer.Argument(help="Id of the request, ours.")
         "caller's id": row.caller_id,
         "state": _state(row),
         "outcome": row.outcome,
-        "found": None if row.units is None else f"{row.units:,} units, {row.documents:,} documents",
+        "found": None if row.units is None else f"{count(row.units, 'unit')}, {count(row.documents or 0, 'document')}",
         "mode": row.mode,
         "report": row.report + (", verified" if row.verify else ""),
         "regulation": row.regulation,

@@ -74,7 +74,7 @@ def list_() -> None:
                 row.name,
                 row.dataset.name,
                 row.sketch.name,
-                escape(", ".join(Measurement(**one).label or "…" for one in row.measurements)),
+                _some(row.measurements),
                 str(row.own_documents),
                 f"{row.confidence:g}",
                 f"{row.materiality_nats:g} nats, {row.materiality_probability:g}",
@@ -91,6 +91,13 @@ def remove(
     with opened() as (_, database), transaction(database) as session:
         catalog.remove_report(session, name, dataset)
     console.print(f"Report {name} is removed.", highlight=False)
+
+
+def _some(measurements: list[dict[str, Any]]) -> str:
+    """How many they are, and the first of them."""
+    labels = [Measurement(**one).label or "…" for one in measurements[:2]]
+    more = ["…"] if len(measurements) > len(labels) else []
+    return escape(f"{len(measurements)}: {', '.join(labels + more)}") if labels else "none"
 
 
 def _measurements(file: Path | None) -> list[Measurement]:

@@ -70,7 +70,7 @@ def answers_of_catalog(asked: Asked, items: Sequence[BatchItem]) -> Iterator[Bat
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
             row = catalog.get_version(session, asked.sketch, asked.version)
-            artifact, dataset = artifact_of(row, settings.artifacts_dir), row.sketch.dataset
+            artifact, dataset = artifact_of(row, settings.artifacts_dir), row.dataset
             membership = catalog.hold_membership(session, dataset)
         predictor = predictor_of(settings)
         for index, item in enumerate(items):
@@ -85,7 +85,13 @@ def answers_of_catalog(asked: Asked, items: Sequence[BatchItem]) -> Iterator[Bat
             except (NotFoundError, DeletionSetError) as error:
                 said = problem(problem_type(type(error)), str(error))
                 yield BatchAnswer(
-                    index=index, id=item.id, version=row.number, deleted=None, predictions=None, problem=said
+                    index=index,
+                    id=item.id,
+                    version=row.number,
+                    contains_erased=row.contains_erased,
+                    deleted=None,
+                    predictions=None,
+                    problem=said,
                 )
             else:
                 with transaction(database) as session:
@@ -95,6 +101,7 @@ def answers_of_catalog(asked: Asked, items: Sequence[BatchItem]) -> Iterator[Bat
                     index=index,
                     id=item.id,
                     version=row.number,
+                    contains_erased=row.contains_erased,
                     deleted=deleted,
                     predictions=predictions,
                     problem=None,

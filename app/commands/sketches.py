@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from app import catalog
-from app.building import build_sketch, sketch_cost
+from app.building import build_sketch, rebuild_sketch, sketch_cost
 from app.commands import console, deletion_of, opened, predictor_of, resolved
 from app.db import Database, transaction
 from app.leftovers import find_leftovers, remove_leftovers
@@ -126,6 +126,38 @@ def build(
             _pin(database, settings, version)
 
 
+@app.command()
+def rebuild(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    version: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="Number of the version; by default the current one.")
+    ] = None,
+    retire_before: Annotated[bool, typer.Option("--retire", help="Take the version before out of service.")] = False,
+) -> None:
+    """Build the successor of a version whose data were erased in part, without these; it becomes current."""
+    with opened() as (settings, database):
+        with transaction(database, writes=False) as session:
+            before = catalog.get_version(session, sketch, version)
+            catalog.load_remaining(session, before.dataset)  # refuses where there is nothing to do
+        with progress_bar("Sketching", "steps", console=console) as progress:
+            built = rebuild_sketch(database, settings, sketch=sketch, version=before.number, progress=progress)
+        with transaction(database) as session:
+            dataset = catalog.get_version_of_id(session, built.id).dataset
+            if retire_before:
+                catalog.retire(session, sketch=sketch, version=before.number)
+    console.print(
+        f"{built.label} is current: {dataset.document_count:,} documents, the dataset {dataset.name}; "
+        f"{before.erased_units:,} erased units less than {before.label}.",
+        highlight=False,
+    )
+    retire_first = "" if retire_before else f"neverseen sketches retire {sketch} {before.number} && "
+    console.print(
+        f"{before.label} still holds what its model learned from them. To give it up:\n  {retire_first}"
+        f"neverseen sketches delete {sketch} {before.number} && neverseen sketches gc",
+        highlight=False,
+    )
+
+
 def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost) -> Table:
     """What a build will make, how long it will take, how large it will be, and what to expect of it."""
     retrained = f"{configuration.retrained(documents.unit_count):,} retrained models"
@@ -180,7 +212,7 @@ def list_() -> None:
                     version.label,
                     "yes" if version.id == sketch.current_version_id else "",
                     version.state,
-                    sketch.dataset.name,
+                    version.dataset.name + (f" ({version.erased_units:,} erased)" if version.contains_erased else ""),
                     "yes" if version.configuration.get("axes") else "no",
                     str(version.configuration["directions"]),
                     str(version.configuration["degree"]),
@@ -316,7 +348,7 @@ def evaluate_(
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
             row = catalog.get_version(session, sketch, version)
-            documents = catalog.load_documents(session, row.sketch.dataset)
+            documents = catalog.load_documents(session, row.dataset)
             artifact = artifact_of(row, settings.artifacts_dir)
         resident = ResidentSketch.open(artifact.path, checksum=artifact.checksum, device=settings.device)
         sizes = size or [size for size in (1, 10, 50, 100) if size < documents.unit_count]

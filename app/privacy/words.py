@@ -71,7 +71,8 @@ def sentence(
     if verdict == "not_estimated":
         if all_is_everything:
             return "This person's documents are all of the training data: without them there is no model to compare."
-        return f"{count(documents, 'document').capitalize()} of this person found, but nothing could be measured."
+        were = "was" if documents == 1 else "were"
+        return f"Of this person {count(documents, 'document')} {were} found, but nothing could be measured."
     basis = "retraining" if retrained == measured else "estimate and retraining" if retrained else "estimate"
     without = f"By {basis}, without this person's {count(documents, 'document')}"
     values = count(measured, "measured value")

@@ -69,7 +69,11 @@ def _answer(question: AttributionsRequest, request: Request, started: float) -> 
         named = catalog.describe_units(session, version.dataset, units)
     hidden = {} if caller.may("catalog:read") else {"text": None}
     directions = {
-        name: [asdict(attribution) | asdict(named[attribution.unit]) | hidden for attribution in attributions]
+        name: [
+            asdict(attribution) | asdict(named[attribution.unit]) | hidden
+            for attribution in attributions
+            if attribution.unit in named  # else it was erased
+        ]
         for name, attributions in (("raising", found.raising), ("lowering", found.lowering))
     }
     body = as_json(

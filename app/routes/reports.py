@@ -50,8 +50,8 @@ def list_reports(session: Reading, limit: Limit = 50, offset: Offset = 0) -> Rep
 def set_report(report: ReportName, body: ReportBody, session: Writing) -> ReportAnswer:
     """Say what a report measures of a sketch, in place of what it did.
 
-    It counts for requests that concern the sketch's dataset. Its texts are kept, and are in the evidence: they shouldn't be about anybody in the data. Where they turn out to be
-    an erased person's, they are taken out.
+    It counts for requests that concern the sketch's dataset. Its texts are kept, and are in the evidence: they
+    shouldn't be about anybody in the data. Where they turn out to be an erased person's, they are taken out.
     """
     row = catalog.set_report(
         session,

@@ -60,7 +60,7 @@ class NewErasureRequest(RequestBody):
             "examples": [
                 {
                     "id": "dsar-2026-0117",
-                    "identities": [{"type": "email", "value": "max@example.org"}],
+                    "identities": [{"type": "email", "value": "james@example.org"}],
                     "regulation": "gdpr",
                     "submitted_at": "2026-01-17T08:00:00Z",
                 },

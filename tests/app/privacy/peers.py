@@ -43,7 +43,7 @@ class Says:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b"{}"
 
-    def __call__(self, handler: Handler) -> None:
+    def __call__(self, handler: Handler, _: Peer) -> None:
         """Give it."""
         handler.send_response(self.status)
         for name, value in ({"Content-Length": str(len(self.body))} | dict(self.headers)).items():
@@ -76,7 +76,7 @@ class Peer:
         ended: set when those shall end that hang.
     """
 
-    says: Sequence[Callable[[Handler], None]]
+    says: Sequence[Callable[[Handler, Peer], None]]
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     at_once: int = 0
@@ -88,27 +88,31 @@ class Peer:
         """An address of it."""
         return f"{scheme}://{name}:{self.port}{path}"
 
-    def hang(self, handler: Handler) -> None:
-        """Never answer."""
-        self.ended.wait(60)
 
-    def drip_head(self, handler: Handler) -> None:
-        """Begin to answer, and never come to the end of the head."""
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        self._drip(handler, b"X-More: more\r\n")
+def hang(_: Handler, one: Peer) -> None:
+    """Never answer."""
+    one.ended.wait(60)
 
-    def drip_body(self, handler: Handler) -> None:
-        """Answer, and never come to the end of the body."""
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000000")
-        handler.end_headers()
-        self._drip(handler, b"x")
 
-    def _drip(self, handler: Handler, what: bytes) -> None:
-        with suppress(OSError):
-            while not self.ended.wait(0.05):
-                handler.wfile.write(what)
-                handler.wfile.flush()
+def drip_head(handler: Handler, one: Peer) -> None:
+    """Begin to answer, and never come to the end of the head."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    _drip(handler, one, b"X-More: more\r\n")
+
+
+def drip_body(handler: Handler, one: Peer) -> None:
+    """Answer, and never come to the end of the body."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    _drip(handler, one, b"x")
+
+
+def _drip(handler: Handler, one: Peer, what: bytes) -> None:
+    with suppress(OSError):
+        while not one.ended.wait(0.05):
+            handler.wfile.write(what)
+            handler.wfile.flush()
 
 
 class _Server(ThreadingHTTPServer):
@@ -120,7 +124,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def peer(*says: Callable[[Handler], None], tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
+def peer(*says: Callable[[Handler, Peer], None], tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
     """A peer on this machine."""
     one, lock = Peer(says or (Says(),)), threading.Lock()
 
@@ -137,7 +141,7 @@ def peer(*says: Callable[[Handler], None], tls: ssl.SSLContext | None = None) ->
                 one.most_at_once = max(one.most_at_once, one.at_once)
             self.close_connection = True
             try:
-                said(self)
+                said(self, one)
             finally:
                 with lock:
                     one.at_once -= 1

@@ -40,7 +40,6 @@ from app.privacy.evidence import (
     NotMeasured,
     RequestFacts,
     SketchFacts,
-    Verdict,
     sentence_of,
     verdict_of,
 )
@@ -56,6 +55,7 @@ from app.privacy.results import (
     result_of,
 )
 from app.privacy.signing_key import as_pem, fingerprint, load_signing_key, own_public_key, public_keys
+from app.privacy.words import Verdict
 from app.settings import Settings
 from engine.errors import ConfigurationError
 from engine.measure import Measurement
@@ -533,7 +533,9 @@ def test_a_signature_in_another_base64_or_of_another_length_is_refused() -> None
     loose = value[:-3] + letters[letters.index(value[-3]) + 1] + "=="  # decodes to the same 64 bytes
     assert base64.b64decode(loose) == base64.b64decode(value)
     for name, other in (("value", loose), ("value", ""), ("value", "é"), ("public_key", "AAAA")):
-        tampered = changed(text, lambda members, name=name, other=other: members["signature"].update({name: other}))
+        members = json.loads(text)
+        members["signature"][name] = other
+        tampered = json.dumps(members)
         assert verify_evidence(tampered, [PUBLIC]).faults, other
 
 
@@ -800,10 +802,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.mark.parametrize("most", ["twenty", "crowded", "nobody"])
 def test_the_sheet_prints_on_one_page(tmp_path: Path, most: str) -> None:
     evidence = {
-        "twenty": lambda: made(reports=[report([of("undecided")] * 20)]),
-        "crowded": crowded,
-        "nobody": lambda: made(matches=[], reports=[], actions=Actions()),
-    }[most]()
+        "twenty": made(reports=[report([of("undecided")] * 20)]),
+        "crowded": crowded(),
+        "nobody": made(matches=[], reports=[], actions=Actions()),
+    }[most]
     (tmp_path / "page.html").write_text(evidence_page(sign_evidence(evidence, KEY)), encoding="utf-8")
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     subprocess.run(

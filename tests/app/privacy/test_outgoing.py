@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
@@ -21,7 +21,19 @@ from hypothesis import strategies as st
 from app.errors import TargetError
 from app.privacy.connections import CommonOptions, FidesOptions, WebhookOptions
 from app.privacy.outgoing import Outgoing, Reply, check_target, is_callable, retry_after
-from tests.app.privacy.peers import HERE, NAME, Names, Peer, Says, client_tls, peer, server_tls
+from tests.app.privacy.peers import (
+    HERE,
+    NAME,
+    Names,
+    Peer,
+    Says,
+    client_tls,
+    drip_body,
+    drip_head,
+    hang,
+    peer,
+    server_tls,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -279,9 +291,11 @@ def test_no_proxy_of_the_environment_is_used(one: Peer, trust: ssl.SSLContext, m
     assert not proxy.connections
 
 
-@pytest.mark.parametrize("does", ["hang", "drip_head"])
-def test_an_attempt_ends_whatever_the_peer_does(trust: ssl.SSLContext, identity: ssl.SSLContext, does: str) -> None:
-    with peer(lambda handler: getattr(one, does)(handler), tls=identity) as one:
+@pytest.mark.parametrize("does", [hang, drip_head])
+def test_an_attempt_ends_whatever_the_peer_does(
+    trust: ssl.SSLContext, identity: ssl.SSLContext, does: Callable[[BaseHTTPRequestHandler, Peer], None]
+) -> None:
+    with peer(does, tls=identity) as one:
         started = time.monotonic()
         reply = send(Outgoing(resolver=HERE, tls=trust, seconds=0.5), one.url(), options(one))
         assert time.monotonic() - started < 2
@@ -300,7 +314,7 @@ def test_a_name_that_nobody_answers_for_ends_too(one: Peer, trust: ssl.SSLContex
 
 def test_a_peer_that_drips_its_body_has_answered(trust: ssl.SSLContext, identity: ssl.SSLContext) -> None:
     for seconds in (20, 0.5):
-        with peer(lambda handler: one.drip_body(handler), tls=identity) as one:
+        with peer(drip_body, tls=identity) as one:
             started = time.monotonic()
             assert send(Outgoing(resolver=HERE, tls=trust, seconds=seconds), one.url(), options(one)).status == 200
             assert time.monotonic() - started < 3
@@ -309,7 +323,7 @@ def test_a_peer_that_drips_its_body_has_answered(trust: ssl.SSLContext, identity
 def test_a_body_without_end_is_dropped(trust: ssl.SSLContext, identity: ssl.SSLContext) -> None:
     written = [0]
 
-    def gigabyte(handler: BaseHTTPRequestHandler) -> None:
+    def gigabyte(handler: BaseHTTPRequestHandler, _: Peer) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(2**30))
         handler.end_headers()
@@ -332,7 +346,7 @@ def test_a_body_that_would_be_a_thousand_times_larger_isnt_unpacked(
 
 
 def test_what_isnt_http_is_said_to_be_broken(trust: ssl.SSLContext, identity: ssl.SSLContext) -> None:
-    def babble(handler: BaseHTTPRequestHandler) -> None:
+    def babble(handler: BaseHTTPRequestHandler, _: Peer) -> None:
         handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n" * 10)
 
     with peer(babble, tls=identity) as one:

@@ -46,7 +46,7 @@ def connect(client: TestClient | httpx.Client, gateway: Tiny, **options: Any) ->
         "name": "transcend",
         "protocol": "transcend",
         "options": {"sombra_url": gateway.url, "audience": AUDIENCE, **local, **options},
-        "token": "api-key",
+        "secrets": {"token": "api-key"},
     }
     response = client.post("/connections", json=body)
     assert response.status_code == 201, response.text
@@ -194,7 +194,7 @@ def test_an_address_without_a_connection_tells_nothing(idle: TestClient, gateway
         Said(200, b"-----BEGIN"),
         Said(200, b"x" * 100_000),
         Said(302, b"", {"Location": "http://127.0.0.1:1/"}),
-        Said(200, pem(ec.generate_private_key(ec.SECP256R1()))),  # type: ignore[arg-type]
+        Said(200, pem(ec.generate_private_key(ec.SECP256R1()))),
         Said(None),
     ],
 )
