@@ -31,6 +31,8 @@ _UNROUTED: Final = "none"
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")
 _PAGES: Final = ("/docs", "/redoc")  # whose scripts come from elsewhere
 
+_SHEET: Final = "/evidence.html"  # a page with styles of its own
+
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -40,6 +42,11 @@ _NOTHING_ACTIVE: Final = (
     *_HEADERS,
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+_STYLED: Final = (
+    *_HEADERS,
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 )
 _SECURE: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
@@ -106,7 +113,8 @@ class Observed:
 
 def _headers_of(scope: Scope) -> Sequence[tuple[bytes, bytes]]:
     """What every answer to such a request has."""
-    headers = _HEADERS if scope["path"].startswith(_PAGES) else _NOTHING_ACTIVE
+    path = scope["path"]
+    headers = _HEADERS if path.startswith(_PAGES) else _STYLED if path.endswith(_SHEET) else _NOTHING_ACTIVE
     return (*headers, *_SECURE) if scope["scheme"] == "https" else headers
 
 

@@ -57,9 +57,10 @@ def set_(
             materiality_nats=materiality_nats,
             materiality_probability=materiality_probability,
         )
+        dataset = row.dataset.name
     console.print(
         f"Report {name}: {len(measurements)} measurements and up to {own_documents} documents of the person's own, of "
-        f"the sketch {sketch}, for the dataset {row.dataset.name}.",
+        f"the sketch {sketch}, for the dataset {dataset}.",
         highlight=False,
     )
 

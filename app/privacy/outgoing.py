@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,6 +70,7 @@ _NOT_FORWARDED: Final = frozenset({
 })  # fmt: skip
 """Headers that say how the message travels: not the peer's to choose."""
 
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _AGENT: Final = f"neverseen/{version('neverseen')}"
 
 
@@ -145,7 +147,7 @@ class Outgoing:
             options: of the connection.
 
         Raises:
-            TargetError: the address mustn't be called; nothing was.
+            TargetError: the address mustn't be called, or a header not be sent; nothing was.
         """
         target = _checked(url, options)
         request = httpx.Request(method, target, headers=_headers(headers), content=body)
@@ -301,6 +303,8 @@ def _headers(given: Mapping[str, str]) -> httpx.Headers:
         {"accept": "*/*", "accept-encoding": "identity", "connection": "close", "user-agent": _AGENT}, encoding="utf-8"
     )
     for name, value in given.items():
+        if not _HEADER.fullmatch(name) or not value.isprintable():
+            raise TargetError("A header that the message should have can't be sent.")
         if name.lower() not in _NOT_FORWARDED:
             headers[name] = value
     return headers

@@ -24,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from fastapi.testclient import TestClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -60,6 +61,7 @@ from app.settings import Settings
 from engine.errors import ConfigurationError
 from engine.measure import Measurement
 from engine.question import AnsweredBy, Distribution, Outcome, Prediction
+from tests.app.privacy.conftest import asked, done
 
 NOW = datetime(2026, 11, 25, 7, 30, 0, 123456, tzinfo=UTC)
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -788,6 +790,19 @@ def test_each_row_is_drawn_within_its_plot_and_absurd_intervals_squeeze_no_other
     assert len(lines) == 6
     assert all(0 <= float(low) <= float(high) <= 132 for low, high in lines)
     assert sum(float(high) - float(low) > 20 for low, high in lines) == 6
+
+
+def test_the_service_lets_a_browser_style_the_sheet_and_nothing_more(desk: TestClient) -> None:
+    request = desk.post("/erasure-requests", json=asked("max@example.org")).json()["id"]
+    assert done(desk, request)["state"] == "completed"
+    answer = desk.get(f"/erasure-requests/{request}/evidence.html")
+    assert verify_evidence(desk.get(f"/erasure-requests/{request}/evidence").text).intact
+    assert answer.status_code == 200
+    policies = answer.headers.get_list("content-security-policy", split_commas=True)
+    for policy in policies:  # a browser holds to all of them
+        assert "style-src 'unsafe-inline'" in policy
+        assert "default-src 'none'" in policy
+    assert any("frame-ancestors 'none'" in policy for policy in policies)
 
 
 def test_the_template_is_packaged() -> None:
