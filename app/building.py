@@ -98,7 +98,7 @@ def rebuild_sketch(
         dataset = catalog.add_successor(session, before.dataset_id)
     configuration = TypeAdapter(SketchConfiguration).validate_python(before.configuration)
     model = dataclasses.replace(configuration.model, vocabulary=dataset.vocabulary)
-    built = build_sketch(
+    return build_sketch(
         database,
         settings,
         sketch=sketch,
@@ -106,9 +106,6 @@ def rebuild_sketch(
         configuration=dataclasses.replace(configuration, model=model),
         progress=progress,
     )
-    with transaction(database) as session:
-        catalog.take_over_reports(session, catalog.get_dataset(session, dataset.name), built.sketch_id)
-    return built
 
 
 def sketch_cost(settings: Settings, *, sketch: str, documents: Documents, configuration: SketchConfiguration) -> Cost:

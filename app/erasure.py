@@ -1,8 +1,9 @@
 """After units were erased: what a database keeps of rows that are gone, and files about them, are removed, too.
 
 A database leaves deleted rows in its file until their room is needed. SQLite's file is written anew, and its log
-emptied; so are PostgreSQL's tables (VACUUM FULL), which nobody can use meanwhile. Models that were retrained without a
-set that an erased unit is in are removed from beside the artifacts.
+emptied; so are PostgreSQL's tables (VACUUM FULL), which nobody can use meanwhile, once nobody is left who began before
+and may still see the rows as they were. Models that were retrained without a set that an erased unit is in are removed
+from beside the artifacts.
 
 Not reached: backups; PostgreSQL's log, until it is recycled; the numbers of an erased unit's axis in an artifact, which
 stay until the version is deleted; what the model itself has learned.
@@ -20,7 +21,8 @@ from sqlalchemy.exc import OperationalError
 
 from app import catalog
 from app.db import Database, transaction
-from app.errors import BusyError
+from app.errors import BusyError, ConflictError
+from app.predictor import Artifact
 from app.settings import Settings
 from app.tables import (
     ApiKey,
@@ -51,9 +53,30 @@ _TABLES: Final = tuple(
 )
 """What may have held something of a person: rewritten one after the other."""
 
+_STATISTICS: Final = "pg_statistic"
+"""PostgreSQL's copies of frequent values. Columns with texts and names have none since migration 0006, but rows of
+before may lie in its file. It is rewritten where the database is ours; elsewhere PostgreSQL warns, and leaves it."""
+
+_THIS_TRANSACTION: Final = text("SELECT CAST(pg_current_xact_id() AS xid)")
+
+_SEES_WHAT_WAS: Final = text("""
+    SELECT count(*) FROM (
+        SELECT backend_xmin AS seen FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND backend_type IS DISTINCT FROM 'autovacuum worker'
+        UNION ALL SELECT backend_xid FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+        UNION ALL SELECT transaction FROM pg_prepared_xacts WHERE database = current_database()
+        UNION ALL SELECT xmin FROM pg_replication_slots
+    ) AS others
+    WHERE age(seen) > age(CAST(:now AS xid))
+""")
+"""How many began before a transaction: VACUUM keeps rows that these may still see, and says nothing."""
+
 _PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.2
 _LOCK_SECONDS: Final = 5
+_BUSY_TIMEOUT_MS: Final = 1_000
 _IN_THE_WAY: Final = ("55P03", "40P01")
 """PostgreSQL's codes for a lock that isn't given in time, and for one that can't be."""
 
@@ -91,23 +114,45 @@ def scrub(database: Database, settings: Settings, *, patience_seconds: float = _
     if database.dialect.name == "sqlite":
         _rewrite_file(database, until)
     else:
-        for table in _TABLES:
+        _wait_for_readers(database, until)
+        for table in (*_TABLES, _STATISTICS):
             _rewrite_table(database, table, until)
     return Scrubbed(files=files)
 
 
+def check_retrained(database: Database, artifact: Artifact) -> None:
+    """After retraining: make sure that nothing was erased meanwhile; else remove what was retrained without it.
+
+    Args:
+        database: the catalog.
+        artifact: of the version that was retrained for; what came of it is on disk.
+
+    Raises:
+        ConflictError: units that the version was trained on were erased.
+        OSError: a file can't be removed.
+    """
+    with transaction(database, writes=False) as session:
+        dataset = catalog.get_version_of_id(session, artifact.version_id).dataset
+        erased = catalog.list_erased_units(session, dataset)
+    if erased:
+        supplements.remove(artifact.path, erased)
+        raise ConflictError(catalog.erased_refusal(dataset))
+
+
 def _rewrite_file(database: Database, until: float) -> None:
-    connection = database.raw_connection()
+    pooled = database.raw_connection()
+    connection = pooled.driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    pooled.detach()  # with its settings
     try:
-        driver = connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         written = False
         while True:
             try:
                 if not written:
-                    driver.execute("VACUUM")
+                    connection.execute("VACUUM")
                     written = True
-                if driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
                     return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -117,6 +162,15 @@ def _rewrite_file(database: Database, until: float) -> None:
             time.sleep(_PAUSE_SECONDS)
     finally:
         connection.close()
+
+
+def _wait_for_readers(database: Database, until: float) -> None:
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        now = connection.execute(_THIS_TRANSACTION).scalar_one()
+        while connection.execute(_SEES_WHAT_WAS, {"now": str(now)}).scalar_one():
+            if time.monotonic() >= until:
+                raise BusyError(_BUSY)
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _rewrite_table(database: Database, table: str, until: float) -> None:

@@ -155,12 +155,11 @@ class Lookup:
         return None if deletion is None else Found(version=version, deletion=deletion)
 
     def forget(self, erased: dict[int, int]) -> None:
-        """Forget what was read of datasets before units of them were erased.
+        """Forget what was read of datasets before units of them were erased; a version's row tells nothing of them.
 
         Args:
             erased: how many units were, by the id of the dataset.
         """
-        self._versions.drop(lambda standing: standing.erased != 0 or bool(erased))
         self._memberships.drop(lambda key: key[1] != erased.get(key[0], 0))
         self._subsets.drop(lambda key: key[1] != erased.get(key[0], 0))
 

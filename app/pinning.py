@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 from app import catalog
 from app.catalog import BySubset
 from app.db import Database, transaction
+from app.erasure import check_retrained
 from app.errors import ConflictError
+from app.predictor import Artifact as Located
 from app.serving import artifact_of
 from app.settings import Settings
 from app.tables import SketchVersion
@@ -30,7 +32,8 @@ class Pins:
 
     Attributes:
         label: of the version: "names v1".
-        artifact: of the version.
+        version: where that lies.
+        artifact: of the version, opened.
         documents: of its dataset.
         subsets: the unit numbers of each by its name.
         missing: those that aren't pinned yet.
@@ -38,6 +41,7 @@ class Pins:
     """
 
     label: str
+    version: Located
     artifact: Artifact
     documents: Documents
     subsets: dict[str, list[int]]
@@ -67,9 +71,7 @@ def one_pin(
         wanted = catalog.get_dataset(session, dataset)
         row = catalog.get_version(session, sketch, version)
         if row.dataset_id != wanted.id:
-            raise ConflictError(
-                f"{row.label} is of the dataset {row.dataset.name!r}, not {dataset!r}."
-            )
+            raise ConflictError(f"{row.label} is of the dataset {row.dataset.name!r}, not {dataset!r}.")
         return _pins(session, settings, row, [subset])
 
 
@@ -86,15 +88,17 @@ def all_pins(database: Database, settings: Settings, *, sketch: str, version: in
         return _pins(session, settings, row, names, left_out=page.total - len(names))
 
 
-def pin(settings: Settings, pins: Pins, *, progress: Progress) -> None:
+def pin(database: Database, settings: Settings, pins: Pins, *, progress: Progress) -> None:
     """Retrain without each subset that isn't pinned yet, and keep the models.
 
     Raises:
+        ConflictError: units of the dataset were erased meanwhile.
         EngineError: what the engine refuses: no right to write, a retrain that diverges.
     """
     supplements.add(
         pins.artifact, pins.documents, list(pins.missing.values()), device=settings.device, progress=progress
     )
+    check_retrained(database, pins.version)
 
 
 def _pins(session: Session, settings: Settings, row: SketchVersion, names: Sequence[str], *, left_out: int = 0) -> Pins:
@@ -103,6 +107,7 @@ def _pins(session: Session, settings: Settings, row: SketchVersion, names: Seque
     opened = open_artifact(artifact.path, checksum=artifact.checksum)
     return Pins(
         label=artifact.label,
+        version=artifact,
         artifact=opened,
         documents=catalog.load_documents(session, dataset),
         subsets=subsets,

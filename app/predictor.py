@@ -143,14 +143,22 @@ class Predictor:
         )
         return self._sketch(artifact).predict(measurements, units, question)
 
-    def attribute(self, artifact: Artifact, *, measurement: Measurement, top: int, confidence: float) -> Attributions:
-        """The units whose deletion changes a measurement most.
+    def attribute(
+        self,
+        artifact: Artifact,
+        *,
+        measurement: Measurement,
+        top: int,
+        confidence: float,
+        left_out: Collection[int] = (),
+    ) -> Attributions:
+        """The units whose deletion changes a measurement most; those that are left out aren't named.
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
             ArtifactError: as `load`.
         """
-        return self._sketch(artifact).attribute(measurement, top=top, confidence=confidence)
+        return self._sketch(artifact).attribute(measurement, top=top, confidence=confidence, left_out=left_out)
 
     def draw_texts(
         self, artifact: Artifact, *, units: Sequence[int], count: int, seed: int, temperature: float, prompt: str
@@ -207,10 +215,14 @@ class Predictor:
             return dict(self._failures)
 
     def forget_texts(self) -> None:
-        """Let go of what was measured, whose keys are texts, and of models that are no longer beside artifacts."""
+        """Let go of what was measured, whose keys are texts."""
         self._tables.drop(lambda _: True)
-        for sketch in [sketch for _, sketch in self._sketches.items()]:
-            sketch.look_again()
+
+    def look_again(self, versions: Collection[int]) -> None:
+        """Let go of retrained models of these versions whose files are no longer beside the artifact."""
+        for artifact, sketch in self._sketches.items():
+            if artifact.version_id in versions:
+                sketch.look_again()
 
     def forget_failures(self, *, but: Collection[str]) -> None:
         """Forget that versions failed which nobody is to be served from; labels of the others are given."""

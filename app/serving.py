@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -111,7 +111,7 @@ class Serving:
         return served if self._predictor.holds(served) else current
 
     def when_erased(self, forget: Callable[[dict[int, int]], None]) -> None:
-        """Have something called when units were erased, with how many of which dataset, by its id."""
+        """Have something called at each look once units were erased, with how many of which dataset, by its id."""
         self._when_erased.append(forget)
 
     def look(self) -> None:
@@ -126,18 +126,21 @@ class Serving:
                 for version in catalog.current_versions(session)
             ]
             erased = catalog.erased_of_datasets(session)
-        self._forget(erased)
+            trained_on = catalog.erased_of_versions(session)
+        self._forget(erased, trained_on)
         self._predictor.forget_failures(but={artifact.label for _, artifact in current})
         for sketch, artifact in current:
             if self._served.get(sketch) != artifact.version_id and not self._failed_lately(sketch, artifact):
                 self._load(sketch, artifact)
 
-    def _forget(self, erased: dict[int, int]) -> None:
+    def _forget(self, erased: dict[int, int], trained_on: Collection[int]) -> None:
         if self._erased not in (None, erased):
             self._predictor.forget_texts()
+        self._erased = erased
+        if erased:  # at each look: a question that began before it may have remembered since, and files go later
             for forget in self._when_erased:
                 forget(erased)
-        self._erased = erased
+            self._predictor.look_again(trained_on)
 
     def _load(self, sketch: str, artifact: Artifact) -> None:
         started = perf_counter()

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import catalog
 from app.db import Database, open_database, transaction
+from app.erasure import check_retrained
 from app.errors import AppError, ConflictError
 from app.serving import located
 from app.settings import Settings
@@ -55,7 +56,7 @@ def truths_of(database: Database, settings: Settings, verification: str) -> list
 
     Raises:
         NotFoundError: no such verification.
-        ConflictError: the sketch version is deleted.
+        ConflictError: the sketch version is deleted, or units that it was trained on were erased.
         ArtifactError: its artifact is gone or damaged; the message begins with its label.
         EngineError: what else the engine refuses.
     """
@@ -68,9 +69,11 @@ def truths_of(database: Database, settings: Settings, verification: str) -> list
         measurements = catalog.measurements_of(row)
     try:
         opened = open_artifact(artifact.path, checksum=artifact.checksum)
-        return retrained_values(opened, documents, row.units, measurements, device=settings.device)
+        values = retrained_values(opened, documents, row.units, measurements, device=settings.device)
     except ArtifactError as error:
         raise ArtifactError(f"{artifact.label}: {error}") from error
+    check_retrained(database, artifact)
+    return values
 
 
 class TruthProcess:

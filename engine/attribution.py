@@ -7,6 +7,7 @@ too, so that the intervals are widened to hold for all units at once (Bonferroni
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,7 +62,9 @@ class Attributions:
     estimator: Literal["retrained", "sphere"]
 
 
-def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) -> Attributions:
+def attribute(
+    prepared: Prepared, frame: Frame, *, top: int, confidence: float, left_out: Collection[int] = ()
+) -> Attributions:
     """Find the units that matter most.
 
     Args:
@@ -69,6 +72,7 @@ def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) 
         frame: of the sketch.
         top: how many units to name in each direction, 1 … m.
         confidence: of the intervals.
+        left_out: units that aren't to be named.
 
     Raises:
         QuestionError: a top or a confidence outside its range, or a measurement of several numbers.
@@ -82,10 +86,11 @@ def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) 
     baseline = float(table.baseline[0])
     if frame.axes is not None and table.retrained is not None:
         changes = table.retrained[: frame.units, 0] - table.baseline
-        found = {unit: _known(unit, baseline, float(changes[unit])) for unit in _extremes(changes, top)}
+        found = {unit: _known(unit, baseline, float(changes[unit])) for unit in _extremes(changes, top, left_out)}
     else:
         changes = _first_orders(table, frame)
-        found = {unit: _estimated(unit, table, frame, confidence) for unit in _extremes(changes, top)}
+        named = _extremes(changes, top, left_out)
+        found = {unit: _estimated(unit, table, frame, confidence) for unit in named}
     ordered = sorted(found.values(), key=lambda attribution: attribution.change)
     return Attributions(
         measurement=table.measurement,
@@ -96,9 +101,9 @@ def attribute(prepared: Prepared, frame: Frame, *, top: int, confidence: float) 
     )
 
 
-def _extremes(changes: np.ndarray, top: int) -> list[int]:
+def _extremes(changes: np.ndarray, top: int, left_out: Collection[int]) -> list[int]:
     """Units with the largest and with the smallest changes."""
-    ascending: list[int] = changes.argsort().tolist()
+    ascending: list[int] = [unit for unit in changes.argsort().tolist() if unit not in left_out]
     return list(dict.fromkeys([*ascending[: -top - 1 : -1], *ascending[:top]]))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,15 +144,17 @@ class ResidentSketch:
         stamp = supplements.stamp(self.artifact)
         return all((self.artifact.checksum, stamp, one) in self._tables for one in measurements)
 
-    def attribute(self, measurement: Measurement, *, top: int, confidence: float) -> Attributions:
-        """The units whose deletion changes a measurement most.
+    def attribute(
+        self, measurement: Measurement, *, top: int, confidence: float, left_out: Collection[int] = ()
+    ) -> Attributions:
+        """The units whose deletion changes a measurement most; those that are left out aren't named.
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
         """
         now = self._current()
         [prepared] = self._prepared(now, [measurement])
-        return attribute(prepared, now.frame, top=top, confidence=confidence)
+        return attribute(prepared, now.frame, top=top, confidence=confidence, left_out=left_out)
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question

@@ -181,7 +181,10 @@ def add(
 
 
 def remove(path: Path, units: Collection[int]) -> int:
-    """Remove the models that were retrained without a set which any of some units is in; with them what is damaged.
+    """Remove the models that were retrained without a set which any of some units is in.
+
+    What is damaged goes, too, and drafts, which a killed process may have left: they don't tell whose they are. A
+    process that writes one at this moment fails.
 
     Args:
         path: of the artifact, be it there or not.
@@ -195,7 +198,7 @@ def remove(path: Path, units: Collection[int]) -> int:
     """
     removed = 0
     directory, gone = directory_at(path), frozenset(units)
-    for file in sorted(directory.glob("*.safetensors")) if directory.is_dir() else ():
+    for file in sorted(directory.iterdir()) if directory.is_dir() else ():
         try:
             with safe_open(file, framework="pt") as opened:
                 without = frozenset(opened.get_tensor("units").tolist())
@@ -204,6 +207,9 @@ def remove(path: Path, units: Collection[int]) -> int:
         if without & gone:
             file.unlink(missing_ok=True)
             removed += 1
+    if removed:
+        with contextlib.suppress(PermissionError):  # as in `_save`
+            os.utime(directory, ns=(time.time_ns(),) * 2)
     return removed
 
 

@@ -135,7 +135,7 @@ from app.catalog.sketches import (
     rollback,
 )
 from app.catalog.subsets import add_subset, check_subset, get_subset, list_subsets
-from app.catalog.successors import Remaining, add_successor, load_remaining, take_over_reports
+from app.catalog.successors import Remaining, add_successor, load_remaining
 from app.catalog.verifications import (
     Claim,
     add_verification,
@@ -292,7 +292,6 @@ __all__ = [
     "revoke_key",
     "rollback",
     "set_report",
-    "take_over_reports",
     "texts_of_units",
     "verify_chain",
     "walk_records",

@@ -134,9 +134,7 @@ def list_requests(
 
 def count_requests(session: Session, *, now: datetime) -> RequestCounts:
     """How the queue does."""
-    by_state = dict(
-        session.execute(select(ErasureRequest.state, func.count()).group_by(ErasureRequest.state)).all()
-    )
+    by_state = dict(session.execute(select(ErasureRequest.state, func.count()).group_by(ErasureRequest.state)).all())
     late = session.scalar(select(func.count()).select_from(ErasureRequest).where(_late(now)))
     stuck = session.scalar(select(func.count()).select_from(ErasureRequest).where(is_stuck(now)))
     oldest = session.scalar(select(func.min(ErasureRequest.received_at)).where(_open()))

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from app.catalog.audit import record
 from app.catalog.pages import Page, existing, page, unique
+from app.catalog.successors import take_over_reports
 from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
 from app.tables import Dataset, Sketch, SketchVersion, Verification
@@ -46,7 +47,7 @@ def register_version(
     """Write a finished artifact as the next version of a sketch, and make it current.
 
     The sketch is made where it is new. The same artifact again is the version that it already is, made current. A
-    version of a successor of the sketch's dataset makes that the dataset of the sketch.
+    version of a successor of the sketch's dataset makes that the dataset of the sketch, and of its reports, too.
 
     Args:
         session: a writing transaction.
@@ -74,6 +75,7 @@ def register_version(
         if row.dataset_id not in predecessors(session, dataset):
             raise ConflictError(_other_dataset(sketch, dataset.name))
         row.dataset = dataset
+        take_over_reports(session, dataset, row.id)
     same = session.scalar(
         select(SketchVersion).where(SketchVersion.sketch_id == row.id, SketchVersion.location == location)
     )

@@ -66,7 +66,14 @@ def resolved(
         artifact = artifact_of(row, settings.artifacts_dir)
         units = catalog.resolve_units(session, row.dataset, deletion)
         record_question(session, settings, action, row, units)
-        return artifact, units
+    say_erased(row.label, contains_erased=row.contains_erased)
+    return artifact, units
+
+
+def say_erased(label: str, *, contains_erased: bool) -> None:
+    """Say of an answer's version that it was trained on what has been erased since, where that is so."""
+    if contains_erased:
+        console.print(f"{label} was trained on units that have been erased since.", style="yellow", highlight=False)
 
 
 def record_question(
@@ -84,10 +91,14 @@ def record_question(
     )
 
 
-def documents_of(database: Database, *, sketch: str) -> Documents:
-    """What a sketch was built from."""
+def documents_of(database: Database, *, version_id: int) -> Documents:
+    """What a version was built from.
+
+    Raises:
+        ConflictError: some of it was erased.
+    """
     with transaction(database, writes=False) as session:
-        return catalog.load_documents(session, catalog.get_sketch(session, sketch).dataset)
+        return catalog.load_documents(session, catalog.get_version_of_id(session, version_id).dataset)
 
 
 def predictor_of(settings: Settings) -> Predictor:

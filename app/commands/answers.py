@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.commands import console
+from app.commands import console, say_erased
 from app.commands.asking import Asked, label_of, service_at
 from app.commands.sets import answers_of_catalog, answers_of_service, read_sets
 from app.schemas.batch import BatchAnswer, BatchItem
@@ -62,14 +62,16 @@ def predict_sets(asked: Asked, file: Path, *, output: Path | None, url: str | No
         raise typer.BadParameter("--output takes another file, that ends with .csv or .jsonl")
     items = read_sets(file)
     rows: list[Row] = []
-    count, refused, version = 0, 0, 0
+    count, refused, version, contains_erased = 0, 0, 0, False
     with kept_in(output) as keep, progress_bar("Answering", "sets", console=console) as progress:
         for done, answer in enumerate(_answers(asked, items, url, key), start=1):
             keep(answer)
             found = list(rows_of(answer))
             rows += found[: MOST_SHOWN - len(rows)]
             count, refused, version = count + len(found), refused + (answer.problem is not None), answer.version
+            contains_erased = contains_erased or answer.contains_erased
             progress(done, len(items))
+    say_erased(f"{asked.sketch} v{version}", contains_erased=contains_erased)
     console.print(
         f"{asked.sketch} v{version} without each of {len(items):,} sets; losses in nats per token, log-probabilities in"
         " nats:",

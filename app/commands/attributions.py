@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import catalog
-from app.commands import console, opened, predictor_of
+from app.commands import console, opened, predictor_of, say_erased
 from app.commands.asking import Key, Url, completion_of, number_body_of, service_at
 from app.db import transaction
 from app.schemas.attributions import AttributionAnswer
@@ -44,10 +44,12 @@ def attributions(
             )
         found = _Found(
             label=f"{answer.sketch} v{answer.version}",
+            contains_erased=answer.contains_erased,
             baseline=answer.baseline,
             estimator=answer.estimator,
             units=[*answer.raising, *reversed(answer.lowering)],
         )
+    say_erased(found.label, contains_erased=found.contains_erased)
     by = "each was retrained" if found.estimator == "retrained" else "estimated; intervals hold for all units at once"
     console.print(
         f"{found.label}: {escape(measurement.label)} measures {found.baseline:.4f}. Without one unit ({by}):",
@@ -71,6 +73,7 @@ class _Found:
     """Units, from the one whose deletion raises the measurement most to the one whose lowers it most."""
 
     label: str
+    contains_erased: bool
     baseline: float
     estimator: str
     units: Sequence[AttributionAnswer]
@@ -80,18 +83,26 @@ def _by_catalog(sketch: str, measurement: Measurement, *, top: int, version: int
     with opened() as (settings, database):
         with transaction(database) as session:
             row = catalog.get_version(session, sketch, version)
+            erased = catalog.list_erased_units(session, row.dataset)
             catalog.record(session, "attribute", sketch=sketch, version=row.number, top=top)
         found = predictor_of(settings).attribute(
-            artifact_of(row, settings.artifacts_dir), measurement=measurement, top=top, confidence=confidence
+            artifact_of(row, settings.artifacts_dir),
+            measurement=measurement,
+            top=top,
+            confidence=confidence,
+            left_out=erased,
         )
         attributed = [*found.raising, *reversed(found.lowering)]
         with transaction(database, writes=False) as session:
             named = catalog.describe_units(session, row.dataset, [one.unit for one in attributed])
         return _Found(
             label=row.label,
+            contains_erased=row.contains_erased,
             baseline=found.baseline,
             estimator=found.estimator,
             units=[
-                AttributionAnswer(**asdict(one) | asdict(named[one.unit])) for one in attributed if one.unit in named
+                AttributionAnswer(**asdict(one) | asdict(named[one.unit]))
+                for one in attributed
+                if one.unit in named  # else it was erased in this moment
             ],
         )

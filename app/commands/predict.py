@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.commands import console, deletion_of, documents_of, opened, predictor_of, resolved
+from app.commands import console, deletion_of, documents_of, opened, predictor_of, resolved, say_erased
 from app.commands.answers import predict_sets
 from app.commands.asking import (
     Asked,
@@ -24,6 +24,7 @@ from app.commands.asking import (
     label_of,
     service_at,
 )
+from app.erasure import check_retrained
 from app.schemas.predict import DeletedAnswer, DistributionAnswer, PredictionAnswer
 from engine.measure import Measurement
 from engine.question import Question
@@ -135,7 +136,7 @@ def _by_catalog(
         artifact, without = resolved(
             database, settings, "predict", sketch=asked.sketch, version=asked.version, deletion=deletion
         )
-        trained_on = documents_of(database, sketch=asked.sketch) if verify else None
+        trained_on = documents_of(database, version_id=artifact.version_id) if verify else None
         predictions = asked.predict(predictor_of(settings), artifact, without.units)
         truths: Sequence[Value | None] = [None] * len(predictions)
         if trained_on is not None:
@@ -145,6 +146,7 @@ def _by_catalog(
                 truths = retrained_values(
                     of, trained_on, without.units, asked.measurements, device=settings.device, progress=progress
                 )
+            check_retrained(database, artifact)
     deleted = DeletedAnswer(units=len(without.units), documents=without.documents)
     return _Answered(label=artifact.label, deleted=deleted, predictions=predictions, truths=truths)
 
@@ -183,6 +185,7 @@ def _by_service(
             if verification.state == "failed":
                 refuse(verification.reason)
             truths = [one.truth for one in verification.measurements]
+    say_erased(f"{answer.sketch} v{answer.version}", contains_erased=answer.contains_erased)
     return _Answered(
         label=f"{answer.sketch} v{answer.version}",
         deleted=answer.deleted,

@@ -52,7 +52,8 @@ def list_(
         )
     console.print(table)
     console.print(
-        f"{count(page.total, 'request')}; {counts.late:,} late, {counts.stuck:,} stuck, {counts.by_state['failed']:,} failed.",
+        f"{count(page.total, 'request')}; {counts.late:,} late, {counts.stuck:,} stuck, "
+        f"{counts.by_state['failed']:,} failed.",
         highlight=False,
     )
 

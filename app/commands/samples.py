@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.commands import console, deletion_of, opened, predictor_of, resolved
+from app.commands import console, deletion_of, opened, predictor_of, resolved, say_erased
 from app.commands.asking import Key, Url, service_at
 from app.schemas.predict import DeletedAnswer
 
@@ -52,6 +52,7 @@ def samples(
                 version=version,
             )
         label, deleted = f"{answer.sketch} v{answer.version}", answer.deleted
+        say_erased(label, contains_erased=answer.contains_erased)
         pairs, source = [(one.baseline, one.counterfactual) for one in answer.samples], answer.source
     console.print(
         f"{label}, and without {deleted.units:,} units ({deleted.documents:,} documents), parameters from {source}:",

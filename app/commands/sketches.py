@@ -133,6 +133,9 @@ def rebuild(
         int | None, typer.Option(min=1, max=2**31 - 1, help="Number of the version; by default the current one.")
     ] = None,
     retire_before: Annotated[bool, typer.Option("--retire", help="Take the version before out of service.")] = False,
+    pin: Annotated[
+        bool, typer.Option(help=f"Retrain without each subset of the dataset, up to {MOST_PINS}, and keep the models.")
+    ] = True,
 ) -> None:
     """Build the successor of a version whose data were erased in part, without these; it becomes current."""
     with opened() as (settings, database):
@@ -145,6 +148,8 @@ def rebuild(
             dataset = catalog.get_version_of_id(session, built.id).dataset
             if retire_before:
                 catalog.retire(session, sketch=sketch, version=before.number)
+        if pin:
+            _pin(database, settings, built)
     console.print(
         f"{built.label} is current: {dataset.document_count:,} documents, the dataset {dataset.name}; "
         f"{before.erased_units:,} erased units less than {before.label}.",
@@ -192,7 +197,7 @@ def _pin(database: Database, settings: Settings, version: SketchVersion) -> None
         return
     if pins.missing:
         with progress_bar("Pinning subsets", "steps", console=console) as progress:
-            pin_subsets(settings, pins, progress=progress)
+            pin_subsets(database, settings, pins, progress=progress)
     count = len(pins.subsets)
     which = (
         f"the first {count:,} of {count + pins.left_out:,} subsets by name" if pins.left_out else f"{count:,} subsets"

@@ -61,7 +61,7 @@ def pin(
             return
         console.print(f"Retraining the model of {pins.label} without {subset}: {units:,} units.", highlight=False)
         with progress_bar("Retraining", "steps", console=console) as progress:
-            pin_(settings, pins, progress=progress)
+            pin_(database, settings, pins, progress=progress)
     console.print(f"{subset} is pinned to {pins.label}: its retrained model is kept beside it.", highlight=False)
 
 

@@ -8,7 +8,8 @@
     evidence.py      the signed bundle; signing_key.py, page.py
     connections.py   peers: options, secrets, credentials
     notices.py       every change of a request as messages to whom it concerns; messages.py
-    deliverer.py     sends them, at least once; outgoing.py keeps it from calling what it mustn't; webhooks.py signs
+    deliverer.py     sends them, at least once; attempts.py says what an answer comes to; webhooks.py signs
+    outgoing.py      keeps it from calling what it mustn't
     fides.py opendsr.py transcend.py ketch.py events.py    what each protocol says
 
 A request says who is asked about by identities. They are hashed with a key as they arrive, and from then on nothing

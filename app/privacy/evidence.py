@@ -76,6 +76,8 @@ class Match(Part):
         documents_of: of the whole dataset.
         deletion_digest: keyed digest of which units they are.
         everything: whether they are the whole dataset: there is no model without them.
+        successor_of: the dataset that this one was made of, without what had been erased; the same documents are in
+            both.
     """
 
     dataset: str
@@ -86,6 +88,7 @@ class Match(Part):
     documents_of: Count
     deletion_digest: str
     everything: bool = False
+    successor_of: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -286,7 +289,7 @@ def sentence_of(matches: Sequence[Match], reports: Sequence[DatasetReport]) -> s
     results = results_of(reports)
     return sentence(
         verdict_of(matches, reports),
-        documents=sum(match.documents for match in matches),
+        documents=persons_part(matches)[1],
         all_is_everything=all(match.everything for match in matches),
         measured=len(results),
         material=sum(result.material == "yes" for result in results),
@@ -301,10 +304,37 @@ def results_of(reports: Iterable[DatasetReport]) -> list[NumberResult | Distribu
     return [result for report in reports for result in report.results]
 
 
-def unmeasured_datasets(matches: Iterable[Match], reports: Iterable[DatasetReport]) -> list[str]:
-    """Where the person was found, and nothing measured."""
+def unmeasured_datasets(matches: Sequence[Match], reports: Iterable[DatasetReport]) -> list[str]:
+    """Where the person was found, and nothing measured; neither of it nor of a dataset that succeeds or precedes it."""
     measured = {report.dataset for report in reports if report.results}
-    return [match.dataset for match in matches if match.dataset not in measured]
+    return [
+        match.dataset
+        for related in lineages(matches)
+        if measured.isdisjoint(one.dataset for one in related)
+        for match in related
+    ]
+
+
+def persons_part(matches: Sequence[Match]) -> tuple[int, int]:
+    """How many units and documents the person has, those that a successor has taken over once."""
+    related = lineages(matches)
+    return (
+        sum(max(match.units for match in one) for one in related),
+        sum(max(match.documents for match in one) for one in related),
+    )
+
+
+def lineages(matches: Sequence[Match]) -> list[list[Match]]:
+    """The matches, those together that succeed one another."""
+    found: list[list[Match]] = []
+    for match in matches:
+        names = {match.dataset, match.successor_of}
+        related = [
+            one for one in found if any(other.dataset in names or other.successor_of == match.dataset for other in one)
+        ]
+        found = [one for one in found if one not in related]
+        found.append([*(other for one in related for other in one), match])
+    return found
 
 
 def inconsistencies(evidence: Evidence) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.privacy.evidence import DatasetReport, Match, results_of, unmeasured_datasets
+from app.privacy.evidence import DatasetReport, Match, lineages, results_of, unmeasured_datasets
 from app.privacy.proof import SignedEvidence, read_evidence, signed_content
 from app.privacy.results import DistributionResult, Material, Measured, NumberResult
 from app.privacy.words import count
@@ -227,7 +227,13 @@ def _notes(evidence: SignedEvidence) -> list[str]:
     """What has to be known of these measurements in particular."""
     whole = [match.dataset for match in evidence.matches if match.everything]
     silent = [name for name in unmeasured_datasets(evidence.matches, evidence.reports) if name not in whole]
+    measured = {report.dataset for report in evidence.reports if report.results}
     notes = []
+    for related in lineages(evidence.matches):
+        old = [match.dataset for match in related if match.dataset not in measured]
+        if len(old) < len(related) and old:
+            asked = _listed([match.dataset for match in related if match.dataset in measured])
+            notes.append(f"The documents in {_listed(old)} are those in {asked}: one succeeds the other.")
     if whole:
         notes.append(
             f"All documents of {_listed(whole)} are this person's: a model without them doesn't exist, and is not "

@@ -39,6 +39,7 @@ from app.privacy.evidence import (
     NotMeasured,
     RequestFacts,
     SketchFacts,
+    persons_part,
 )
 from app.privacy.notices import announce
 from app.privacy.proof import sign_evidence
@@ -58,6 +59,7 @@ VERIFIED_EVERY: Final = timedelta(seconds=1)
 """Between looks at whether the retrained models are there."""
 
 _WITHHELD: Final = "A measurement of the report can't be made of this sketch; its text is one of the person's."
+_NOT_ALL_THERE: Final = "Some of its training data have been erased since: it can't be trained again as it was."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,8 @@ class Work:
     def _predict(self, row: ErasureRequest, claim: RequestClaim) -> None:
         with transaction(self._database, writes=False) as session:
             found = self._find(session, row)
-        matches = [self._match(one) for one in found]
+        names = {one.dataset.id: one.dataset.name for one in found}
+        matches = [self._match(one, names.get(one.dataset.successor_of_id or 0)) for one in found]
         reports: list[DatasetReport] = []
         verifications: list[str | None] = []
         for one in found:
@@ -151,6 +154,8 @@ class Work:
             reports.append(report)
             if row.verify:
                 verifications.append(self._verification(one, one.part, one.version, predictions))
+                if one.version.contains_erased:
+                    reports[-1] = report.with_failed_verification(_NOT_ALL_THERE)
         if any(verifications):
             draft = {
                 "matches": [match.model_dump(mode="json") for match in matches],
@@ -314,7 +319,7 @@ class Work:
             for dataset, units in catalog.find_linked(session, hashes).items()
         ]
 
-    def _match(self, one: _Found) -> Match:
+    def _match(self, one: _Found, successor_of: str | None) -> Match:
         return Match(
             dataset=one.dataset.name,
             fingerprint=one.dataset.fingerprint,
@@ -323,6 +328,7 @@ class Work:
             units_of=one.dataset.unit_count,
             documents_of=one.dataset.document_count,
             deletion_digest=self._secret.deletion_digest(one.dataset.fingerprint, one.deletion.units),
+            successor_of=successor_of,
         )
 
     def _report(
@@ -411,7 +417,8 @@ def _facts(row: ErasureRequest) -> RequestFacts:
 
 
 def _counts(matches: Sequence[Match]) -> dict[str, Any]:
-    return {"units": sum(one.units for one in matches), "documents": sum(one.documents for one in matches)}
+    units, documents = persons_part(matches)
+    return {"units": units, "documents": documents}
 
 
 def _released(wait: timedelta) -> dict[str, Any]:

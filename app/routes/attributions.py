@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from time import perf_counter
 
@@ -57,12 +58,17 @@ def _answer(question: AttributionsRequest, request: Request, started: float) -> 
     parts, caller = parts_of(request), caller_of(request)
     with parts.metrics.phase("lookup"):
         version = parts.lookup.find_version(question.sketch, question.version)
+    erased: Collection[int] = ()
+    if version.contains_erased:
+        with transaction(request.app.state.database, writes=False) as session:
+            erased = catalog.list_erased_units(session, version.dataset)
     with parts.metrics.phase("engine"):
         found = parts.predictor.attribute(
             version.artifact,
             measurement=measurement_of(question.measurement),
             top=question.top,
             confidence=question.confidence,
+            left_out=erased,
         )
     units = [attribution.unit for attribution in (*found.raising, *found.lowering)]
     with transaction(request.app.state.database, writes=False) as session:
@@ -72,7 +78,7 @@ def _answer(question: AttributionsRequest, request: Request, started: float) -> 
         name: [
             asdict(attribution) | asdict(named[attribution.unit]) | hidden
             for attribution in attributions
-            if attribution.unit in named  # else it was erased
+            if attribution.unit in named  # else it was erased in this moment
         ]
         for name, attributions in (("raising", found.raising), ("lowering", found.lowering))
     }

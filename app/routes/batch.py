@@ -156,7 +156,7 @@ def _computed(
         if refusal is not None:
             raise refusal
         if start:
-            parts_of(request).lookup.find_version(version.sketch, version.number)
+            version = parts_of(request).lookup.find_version(version.sketch, version.number)
         for index in range(start, len(batch.deletions)):
             lines.append(_line(batch, index, version, request))
             if perf_counter() - began > _TURN_SECONDS:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
+from app import catalog
 from app.answering import Answered, answered, predicted
 from app.direct import as_json
 from app.errors import BusyError, ConflictError, ForbiddenError, LimitError, NotFoundError
@@ -96,6 +97,8 @@ def _answer(question: PredictRequest, request: Request, started: float, found: F
         with parts.metrics.phase("lookup"):
             found = parts.lookup.find(question.sketch, question.version, question.delete.resolvable())
     version, deletion = found.version, found.deletion
+    if question.verify and version.contains_erased:
+        raise ConflictError(catalog.erased_refusal(version.dataset))
     predictions = predicted(parts, found, question, question.measured())
     verification = None
     if question.verify:

@@ -29,11 +29,8 @@ def upgrade() -> None:
     op.add_column("units", sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("units", sa.Column("predecessor_number", sa.Integer(), nullable=True))
     op.add_column("sketch_versions", sa.Column("dataset_id", sa.Integer(), nullable=True))
-    op.execute(
-        sa.update(_VERSIONS).values(
-            dataset_id=sa.select(_SKETCHES.c.dataset_id).where(_SKETCHES.c.id == _VERSIONS.c.sketch_id).scalar_subquery()
-        )
-    )
+    of_sketch = sa.select(_SKETCHES.c.dataset_id).where(_SKETCHES.c.id == _VERSIONS.c.sketch_id)
+    op.execute(sa.update(_VERSIONS).values(dataset_id=of_sketch.scalar_subquery()))
     with op.batch_alter_table("sketch_versions") as table:
         table.alter_column("dataset_id", existing_type=sa.Integer(), nullable=False)
         table.create_foreign_key(_DATASET, "datasets", ["dataset_id"], ["id"])

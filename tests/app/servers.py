@@ -45,7 +45,7 @@ class Said:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-LINE = b'{"index":%d,"id":null,"version":1,"deleted":null,"predictions":null,"problem":null}\n'
+LINE = b'{"index":%d,"id":null,"version":1,"contains_erased":false,"deleted":null,"predictions":null,"problem":null}\n'
 """Of the answer to a batch, in which nothing is said."""
 
 

@@ -141,7 +141,7 @@ def test_what_an_operation_takes_and_answers_has_an_example(name: str) -> None:
         assert parameter["in"] == "query" or parameter["examples"], parameter
 
 
-@pytest.mark.parametrize("name", OPENDSR)
+@pytest.mark.parametrize("name", sorted(OPENDSR))
 def test_an_operation_of_opendsr_declares_refusals_in_its_own_shape_and_the_services_in_the_one(name: str) -> None:
     _, path, operation = OPERATIONS[name]
     own, services = {"400", "401", "404"}, {"408", "413", "503", "default"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def ask_all(client: httpx.Client) -> None:
         answer = client.post("/predict", json=question)
         assert answer.status_code == 200, answer.text
         place = answer.json()["verification"]["url"]
-        assert until(lambda at=place: client.get(at).json()["state"] == "finished", seconds=60)
+        assert until(partial(is_verified, client, place), seconds=60)
         assert client.post("/predict", json=question | {"verify": False}).status_code == 200
         batch = {"sketch": "people", "deletions": [{"id": name, "delete": {"units": [name]}}], "measurements": measured}
         assert client.post("/predict/batch", json=batch).status_code == 200
@@ -136,6 +137,11 @@ def ask_all(client: httpx.Client) -> None:
         assert client.post("/predict", json=question).status_code == 200
 
 
+def is_verified(client: httpx.Client, place: str) -> bool:
+    """Whether a verification is finished."""
+    return bool(client.get(place).json()["state"] == "finished")
+
+
 def erase(client: httpx.Client) -> dict[str, Any]:
     """Erase one of the two, over HTTP; what is answered when that is done."""
     identity = {"type": "email", "value": ADDRESSES["erased"]}
@@ -145,7 +151,7 @@ def erase(client: httpx.Client) -> dict[str, Any]:
 
     def done() -> bool:
         answer.update(client.get(f"/erasure-requests/{request}").json())
-        return answer["state"] == "completed"
+        return bool(answer["state"] == "completed")
 
     assert until(done, seconds=60), answer
     return answer

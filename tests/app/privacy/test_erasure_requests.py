@@ -128,7 +128,8 @@ def test_a_cancellation_that_races_the_work_has_one_outcome(
     outcomes = set()
     for number in range(30):
         taken = take(idle, asked(ZENA, id=f"dsar-{number}"))
-        barrier, cancelled = threading.Barrier(2), []
+        barrier = threading.Barrier(2)
+        cancelled: list[bool] = []
 
         def cancel(id: str = taken["caller_id"], to: list[bool] = cancelled, wait: threading.Barrier = barrier) -> None:
             wait.wait()

@@ -41,7 +41,9 @@ from app.privacy.evidence import (
     NotMeasured,
     RequestFacts,
     SketchFacts,
+    persons_part,
     sentence_of,
+    unmeasured_datasets,
     verdict_of,
 )
 from app.privacy.page import MOST_ROWS, evidence_page
@@ -143,7 +145,7 @@ def report(results: Sequence[NumberResult | DistributionResult], dataset: str = 
     return DatasetReport(dataset=dataset, report="default", sketch=sketch, results=tuple(results), **of)
 
 
-def match(dataset: str = "names", *, units: int = 1, units_of: int = 100) -> Match:
+def match(dataset: str = "names", *, units: int = 1, units_of: int = 100, successor_of: str | None = None) -> Match:
     return Match(
         dataset=dataset,
         fingerprint="f" * 64,
@@ -152,6 +154,7 @@ def match(dataset: str = "names", *, units: int = 1, units_of: int = 100) -> Mat
         units_of=units_of,
         documents_of=1000,
         deletion_digest="d" * 64,
+        successor_of=successor_of,
     )
 
 
@@ -272,6 +275,23 @@ def test_the_verdict_is_the_worst_that_was_measured_and_never_no_where_something
         expected = "undecided"
     assert verdict_of(matches, reports) == expected
     assert re.fullmatch(r"[A-Z][^.]*\.", sentence_of(matches, reports))
+
+
+@pytest.mark.parametrize("measured", ["names", "names-2", "names-3"])
+def test_what_a_successor_took_over_is_counted_once_and_measured_where_one_of_them_is(measured: str) -> None:
+    matches = [
+        match("names-3", successor_of="names-2"),
+        match("names"),
+        match("others"),
+        match("names-2", successor_of="names"),
+    ]
+    reports = [report([of("no")], measured)]
+    assert persons_part(matches) == (2, 18)
+    assert unmeasured_datasets(matches, reports) == ["others"]
+    assert verdict_of(matches, reports) == "undecided"
+    assert verdict_of([*matches[:2], matches[3]], reports) == "not_material"
+    text = sign_evidence(made(matches=[*matches[:2], matches[3]], reports=reports), KEY)
+    assert f"are those in {measured}: one succeeds the other" in evidence_page(text)
 
 
 @given(st.lists(MATERIAL, max_size=5))

@@ -13,9 +13,10 @@ import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.db import Database, transaction
-from app.privacy.connections import ConnectionSecrets, OpenedConnection, WebhookOptions, new_webhook_secret
+from app.privacy.connections import OpenedConnection, WebhookOptions, new_webhook_secret
 from app.privacy.events import EVENT_TYPES, messages
 from app.privacy.webhooks import signature_headers
+from app.schemas.connections import ConnectionSecrets
 from app.secret import Secret
 from app.tables import ErasureRequest, PrivacyConnection
 from tests.app.conftest import until
