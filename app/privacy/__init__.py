@@ -4,9 +4,9 @@
     work.py          what is done for it, step by step: resolve, predict, verify, file, forget, tell
     worker.py        the threads that do it, in the service or in `neverseen worker`
     identities.py    whose data: keyed hashes, never the identities themselves
-    reports.py       what is measured for a request
-    evidence.py      the signed bundle; signing_key.py, page.py
-    connections.py   peers: options, secrets, credentials
+    evidence.py      what is filed: results.py, words.py; signed by proof.py with signing_key.py, shown by page.py
+    connections.py   peers: options, secrets, credentials; certificates.py
+    figures.py       how requests and messages do, for the metrics
     notices.py       every change of a request as messages to whom it concerns; messages.py
     deliverer.py     sends them, at least once; attempts.py says what an answer comes to; webhooks.py signs
     outgoing.py      keeps it from calling what it mustn't

@@ -27,7 +27,7 @@ from app.settings import Settings
 from app.tables import ApiKey
 from engine.errors import ConfigurationError
 from tests.app.conftest import refusal, until
-from tests.app.test_openapi import OPEN, OPERATIONS
+from tests.app.test_openapi import OPEN, OPENDSR, OPERATIONS, WEBHOOKS
 from tests.app.test_predict_route import QUESTION
 
 MakeKey = Callable[..., str]
@@ -66,7 +66,7 @@ def call(client: TestClient, name: str, headers: dict[str, str] | None = None) -
     return response
 
 
-@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - OPEN))
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - OPEN - OPENDSR - WEBHOOKS))
 def test_an_operation_needs_a_key_with_its_scope(guarded: TestClient, make_key: MakeKey, name: str) -> None:
     scope = OPERATIONS[name][2]["x-scope"]
     others: list[Scope] = [other for other in SCOPES if other != scope]
@@ -75,6 +75,15 @@ def test_an_operation_needs_a_key_with_its_scope(guarded: TestClient, make_key: 
     assert refused.headers["WWW-Authenticate"] == "Bearer"
     assert scope in refusal(call(guarded, name, bearer(make_key(*others))), 403)["detail"]
     assert call(guarded, name, bearer(make_key(scope))).status_code not in {401, 403, 500}
+
+
+@pytest.mark.parametrize("name", sorted(WEBHOOKS))
+def test_a_key_is_no_credential_of_a_peer(guarded: TestClient, make_key: MakeKey, name: str) -> None:
+    assert call(guarded, name).status_code in {401, 422}
+    path = OPERATIONS[name][1].replace("{", "").replace("}", "")
+    body = {"identity": {}, "request": {}}
+    refused = guarded.post(path, json=body, headers=bearer(make_key(*SCOPES)))
+    assert refused.status_code in {401, 422}, refused.text
 
 
 @pytest.mark.parametrize("name", sorted(OPEN))

@@ -71,8 +71,6 @@ class Peer:
     Attributes:
         says: what it does, a request each, the last for ever.
         asked: what arrived whole, in order.
-        at_once: requests that it is busy with.
-        most_at_once: and the most that they were.
         connections: that were made, with or without a request.
         ended: set when those shall end that hang.
     """
@@ -80,8 +78,6 @@ class Peer:
     says: Sequence[Callable[[Handler, Peer], None]]
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
-    at_once: int = 0
-    most_at_once: int = 0
     connections: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -139,14 +135,8 @@ def peer(*says: Callable[[Handler, Peer], None], tls: ssl.SSLContext | None = No
             with lock:
                 said = one.says[min(len(one.asked), len(one.says) - 1)]
                 one.asked.append(Asked(method=self.command, path=self.path, headers=headers, body=body, at=time.time()))
-                one.at_once += 1
-                one.most_at_once = max(one.most_at_once, one.at_once)
             self.close_connection = True
-            try:
-                said(self, one)
-            finally:
-                with lock:
-                    one.at_once -= 1
+            said(self, one)
 
         do_GET = do_PUT = do_POST  # noqa: N815 - the library's names
 
