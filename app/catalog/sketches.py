@@ -98,7 +98,7 @@ def register_version(
     last = session.scalar(select(func.max(SketchVersion.number)).where(SketchVersion.sketch_id == row.id))
     version = SketchVersion(
         sketch=row,
-        dataset=dataset,
+        dataset_id=dataset.id,
         number=(last or 0) + 1,
         location=location,
         checksum=checksum,
@@ -109,7 +109,7 @@ def register_version(
         session.add(version)
     record(session, "sketch.register", sketch=sketch, version=version.number, checksum=checksum)
     promote(session, sketch=sketch, version=version.number, expected=_current_number(session, row))
-    return version
+    return get_version(session, sketch, version.number)
 
 
 def check_sketch(session: Session, sketch: str, dataset: str) -> None:
