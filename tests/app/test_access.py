@@ -81,7 +81,7 @@ def test_an_operation_needs_a_key_with_its_scope(guarded: TestClient, make_key: 
 def test_a_key_is_no_credential_of_a_peer(guarded: TestClient, make_key: MakeKey, name: str) -> None:
     assert call(guarded, name).status_code in {401, 422}
     path = OPERATIONS[name][1].replace("{", "").replace("}", "")
-    body = {"identity": {}, "request": {}}
+    body: dict[str, Any] = {"identity": {}, "request": {}}
     refused = guarded.post(path, json=body, headers=bearer(make_key(*SCOPES)))
     assert refused.status_code in {401, 422}, refused.text
 
