@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -107,7 +108,9 @@ class JobWorker:
             try:
                 self._work.advance(row, claim)
             except SQLAlchemyError:
-                raise  # the claim goes stale, and whoever comes next tries again
+                with suppress(SQLAlchemyError):  # else the claim goes stale, and whoever comes next tries again
+                    self._put_off(claim, timedelta(0), attempts=row.attempts, why="The catalog couldn't be used.")
+                raise
             except BusyError as error:
                 self._put_off(claim, _BUSY, attempts=row.attempts, why=str(error))
             except (AppError, EngineError) as error:
