@@ -121,3 +121,15 @@ def reader(form: type[Form]) -> Callable[[bytes], Form]:
     Answers are made of rows, which have other names inside; what was sent goes by the fields' own.
     """
     return lambda content: form.model_validate_json(content, by_name=True, by_alias=False)
+
+
+def got(id: str, path: str, form: type[Form], **query: str | int | None) -> Operation[Form]:
+    """A request that reads.
+
+    Args:
+        id: of the operation.
+        path: of the address, quoted.
+        form: of the answer.
+        query: parameters of the address; those that are None are left out.
+    """
+    return Operation(id=id, method="GET", path=path, query=query_of(**query), read=reader(form))

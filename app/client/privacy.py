@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from app.catalog import DeliveryState, RequestState
-from app.client.operation import Operation, Pages, body_of, path_of, query_of, reader
+from app.client.operation import Operation, Pages, body_of, got, path_of, query_of, reader
 from app.schemas.connections import (
     ConnectionAnswer,
     ConnectionOptionsBody,
@@ -87,13 +87,15 @@ def list_erasure_requests(
         limit: the most items.
         offset: how many to leave out before them.
     """
-    query = query_of(state=state, late=str(late).lower(), caller_id=caller_id, limit=limit, offset=offset)
-    return Operation(
-        id="list_erasure_requests",
-        method="GET",
-        path="/erasure-requests",
-        query=query,
-        read=reader(ErasureRequestPage),
+    return got(
+        "list_erasure_requests",
+        "/erasure-requests",
+        ErasureRequestPage,
+        state=state,
+        late=str(late).lower(),
+        caller_id=caller_id,
+        limit=limit,
+        offset=offset,
     )
 
 
@@ -107,7 +109,7 @@ def iterate_erasure_requests(
 def get_erasure_request(request_id: UUID) -> Operation[ErasureRequestAnswer]:
     """A request, and how far it is."""
     path = path_of("/erasure-requests/{request_id}", request_id=request_id)
-    return Operation(id="get_erasure_request", method="GET", path=path, read=reader(ErasureRequestAnswer))
+    return got("get_erasure_request", path, ErasureRequestAnswer)
 
 
 def cancel_erasure_request(request_id: UUID) -> Operation[ErasureRequestAnswer]:
@@ -138,13 +140,7 @@ def get_evidence_page(request_id: UUID) -> Operation[str]:
 
 def list_reports(*, limit: int = 50, offset: int = 0) -> Operation[ReportPage]:
     """A page of the reports: by name, a part for each dataset."""
-    return Operation(
-        id="list_reports",
-        method="GET",
-        path="/reports",
-        query=query_of(limit=limit, offset=offset),
-        read=reader(ReportPage),
-    )
+    return got("list_reports", "/reports", ReportPage, limit=limit, offset=offset)
 
 
 def iterate_reports() -> Pages[ReportAnswer]:
@@ -196,13 +192,7 @@ def remove_report(report: str) -> Operation[RemovedReportAnswer]:
 
 def list_connections(*, limit: int = 50, offset: int = 0) -> Operation[ConnectionPage]:
     """A page of the connections, by name, without their secrets."""
-    return Operation(
-        id="list_connections",
-        method="GET",
-        path="/connections",
-        query=query_of(limit=limit, offset=offset),
-        read=reader(ConnectionPage),
-    )
+    return got("list_connections", "/connections", ConnectionPage, limit=limit, offset=offset)
 
 
 def iterate_connections() -> Pages[ConnectionAnswer]:
@@ -248,7 +238,7 @@ def create_connection(
 def get_connection(connection: str) -> Operation[ConnectionAnswer]:
     """A connection, without its secrets."""
     path = path_of("/connections/{connection}", connection=connection)
-    return Operation(id="get_connection", method="GET", path=path, read=reader(ConnectionAnswer))
+    return got("get_connection", path, ConnectionAnswer)
 
 
 def change_connection(connection: str, *, options: Mapping[str, Any]) -> Operation[MadeConnectionAnswer]:
@@ -300,8 +290,9 @@ def list_deliveries(
         limit: the most items.
         offset: how many to leave out before them.
     """
-    query = query_of(state=state, connection=connection, limit=limit, offset=offset)
-    return Operation(id="list_deliveries", method="GET", path="/deliveries", query=query, read=reader(DeliveryPage))
+    return got(
+        "list_deliveries", "/deliveries", DeliveryPage, state=state, connection=connection, limit=limit, offset=offset
+    )
 
 
 def iterate_deliveries(*, state: DeliveryState | None = None, connection: str | None = None) -> Pages[DeliveryAnswer]:
@@ -312,7 +303,7 @@ def iterate_deliveries(*, state: DeliveryState | None = None, connection: str | 
 def get_delivery(delivery: str) -> Operation[DeliveryAnswer]:
     """A message to a peer, and how far it is."""
     path = path_of("/deliveries/{delivery}", delivery=delivery)
-    return Operation(id="get_delivery", method="GET", path=path, read=reader(DeliveryAnswer))
+    return got("get_delivery", path, DeliveryAnswer)
 
 
 def replay_delivery(delivery: str) -> Operation[DeliveryAnswer]:

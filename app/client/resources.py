@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel
 
 from app.catalog import Scope
-from app.client.operation import Operation, Pages, body_of, path_of, query_of, reader
+from app.client.operation import Operation, Pages, body_of, got, path_of, reader
 from app.schemas.audit import AuditPage, AuditRecordAnswer
 from app.schemas.datasets import (
     DatasetAnswer,
@@ -32,7 +32,7 @@ Form = TypeVar("Form", bound=BaseModel)
 
 def list_datasets(*, limit: int = 50, offset: int = 0) -> Operation[DatasetPage]:
     """A page of the datasets, by name."""
-    return _got("list_datasets", "/datasets", DatasetPage, limit=limit, offset=offset)
+    return got("list_datasets", "/datasets", DatasetPage, limit=limit, offset=offset)
 
 
 def iterate_datasets() -> Pages[DatasetAnswer]:
@@ -70,7 +70,7 @@ def create_dataset(
 
 def get_dataset(dataset: str) -> Operation[DatasetAnswer]:
     """What a dataset is."""
-    return _got("get_dataset", path_of("/datasets/{dataset}", dataset=dataset), DatasetAnswer)
+    return got("get_dataset", path_of("/datasets/{dataset}", dataset=dataset), DatasetAnswer)
 
 
 def list_documents(
@@ -78,7 +78,7 @@ def list_documents(
 ) -> Operation[DocumentPage]:
     """A page of documents in training order: all, those with a substring, those that a subset deletes."""
     path = path_of("/datasets/{dataset}/documents", dataset=dataset)
-    return _got("list_documents", path, DocumentPage, contains=contains, subset=subset, limit=limit, offset=offset)
+    return got("list_documents", path, DocumentPage, contains=contains, subset=subset, limit=limit, offset=offset)
 
 
 def iterate_documents(dataset: str, *, contains: str | None = None, subset: str | None = None) -> Pages[DocumentAnswer]:
@@ -89,7 +89,7 @@ def iterate_documents(dataset: str, *, contains: str | None = None, subset: str 
 def list_units(dataset: str, *, subset: str | None = None, limit: int = 50, offset: int = 0) -> Operation[UnitPage]:
     """A page of units by number: all, or those that a subset deletes."""
     path = path_of("/datasets/{dataset}/units", dataset=dataset)
-    return _got("list_units", path, UnitPage, subset=subset, limit=limit, offset=offset)
+    return got("list_units", path, UnitPage, subset=subset, limit=limit, offset=offset)
 
 
 def iterate_units(dataset: str, *, subset: str | None = None) -> Pages[UnitAnswer]:
@@ -100,7 +100,7 @@ def iterate_units(dataset: str, *, subset: str | None = None) -> Pages[UnitAnswe
 def list_subsets(dataset: str, *, limit: int = 50, offset: int = 0) -> Operation[SubsetPage]:
     """A page of a dataset's subsets, by name."""
     path = path_of("/datasets/{dataset}/subsets", dataset=dataset)
-    return _got("list_subsets", path, SubsetPage, limit=limit, offset=offset)
+    return got("list_subsets", path, SubsetPage, limit=limit, offset=offset)
 
 
 def iterate_subsets(dataset: str) -> Pages[SubsetAnswer]:
@@ -141,12 +141,12 @@ def create_subset(
 def get_subset(dataset: str, subset: str) -> Operation[SubsetAnswer]:
     """What a subset is; its members are the dataset's documents, or units, with `subset`."""
     path = path_of("/datasets/{dataset}/subsets/{subset}", dataset=dataset, subset=subset)
-    return _got("get_subset", path, SubsetAnswer)
+    return got("get_subset", path, SubsetAnswer)
 
 
 def list_sketches(*, limit: int = 50, offset: int = 0) -> Operation[SketchPage]:
     """A page of the sketches, by name."""
-    return _got("list_sketches", "/sketches", SketchPage, limit=limit, offset=offset)
+    return got("list_sketches", "/sketches", SketchPage, limit=limit, offset=offset)
 
 
 def iterate_sketches() -> Pages[SketchAnswer]:
@@ -156,13 +156,13 @@ def iterate_sketches() -> Pages[SketchAnswer]:
 
 def get_sketch(sketch: str) -> Operation[SketchAnswer]:
     """Which dataset a sketch is of, and which version is current."""
-    return _got("get_sketch", path_of("/sketches/{sketch}", sketch=sketch), SketchAnswer)
+    return got("get_sketch", path_of("/sketches/{sketch}", sketch=sketch), SketchAnswer)
 
 
 def list_sketch_versions(sketch: str, *, limit: int = 50, offset: int = 0) -> Operation[VersionPage]:
     """A page of a sketch's versions, the newest first."""
     path = path_of("/sketches/{sketch}/versions", sketch=sketch)
-    return _got("list_sketch_versions", path, VersionPage, limit=limit, offset=offset)
+    return got("list_sketch_versions", path, VersionPage, limit=limit, offset=offset)
 
 
 def iterate_sketch_versions(sketch: str) -> Pages[VersionAnswer]:
@@ -172,7 +172,7 @@ def iterate_sketch_versions(sketch: str) -> Pages[VersionAnswer]:
 
 def get_sketch_version(sketch: str, version: int) -> Operation[VersionAnswer]:
     """How a version was built, and whether it is served."""
-    return _got("get_sketch_version", _version_path(sketch, version), VersionAnswer)
+    return got("get_sketch_version", _version_path(sketch, version), VersionAnswer)
 
 
 def promote_version(sketch: str, version: int, *, expected: int | None) -> Operation[SketchAnswer]:
@@ -229,7 +229,7 @@ def delete_version(sketch: str, version: int) -> Operation[VersionAnswer]:
 
 def list_keys(*, limit: int = 50, offset: int = 0) -> Operation[KeyPage]:
     """A page of the keys, the newest first, without the keys themselves."""
-    return _got("list_keys", "/keys", KeyPage, limit=limit, offset=offset)
+    return got("list_keys", "/keys", KeyPage, limit=limit, offset=offset)
 
 
 def iterate_keys() -> Pages[KeyAnswer]:
@@ -279,7 +279,7 @@ def revoke_key(prefix: str) -> Operation[KeyAnswer]:
 
 def list_audit_records(*, limit: int = 50, offset: int = 0) -> Operation[AuditPage]:
     """A page of the audit's records, by number."""
-    return _got("list_audit_records", "/audit", AuditPage, limit=limit, offset=offset)
+    return got("list_audit_records", "/audit", AuditPage, limit=limit, offset=offset)
 
 
 def iterate_audit_records() -> Pages[AuditRecordAnswer]:
@@ -300,10 +300,6 @@ def readyz() -> Operation[ReadyAnswer]:
 def metrics() -> Operation[str]:
     """Counts and times in Prometheus' text format; asked once."""
     return Operation(id="metrics", method="GET", path="/metrics", repeat="never", read=bytes.decode)
-
-
-def _got(id: str, path: str, form: type[Form], **query: str | int | None) -> Operation[Form]:
-    return Operation(id=id, method="GET", path=path, query=query_of(**query), read=reader(form))
 
 
 def _version_path(sketch: str, version: int) -> str:

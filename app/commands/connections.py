@@ -18,11 +18,11 @@ from app.privacy.connections import (
     MadeConnection,
     change_options,
     make_connection,
-    options_of,
     replace_certificate,
     rotate_credential,
     rotate_webhook_secret,
 )
+from app.privacy.options import options_of
 from app.schemas.connections import PROTOCOLS, ConnectionSecrets, Protocol
 from app.secret import load_secret
 

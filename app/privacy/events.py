@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from app.privacy.connections import OpenedConnection, WebhookOptions
+from app.privacy.connections import OpenedConnection
 from app.privacy.messages import Message
+from app.privacy.options import EventType, WebhookOptions
 from app.tables import ErasureRequest
 
-EVENT_TYPES: Final = tuple(
-    f"erasure_request.{state}" for state in ("pending", "in_progress", "completed", "cancelled", "failed")
-)
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 
 
 def messages(row: ErasureRequest, connection: OpenedConnection, sealed: dict[str, Any]) -> list[Message]:

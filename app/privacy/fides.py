@@ -31,9 +31,10 @@ from sqlalchemy.orm import Session
 
 from app import catalog
 from app.errors import InvalidTextError, TargetError
-from app.privacy.connections import FidesOptions, Mode, OpenedConnection
+from app.privacy.connections import OpenedConnection
 from app.privacy.identities import Identity
 from app.privacy.messages import Kind, Message
+from app.privacy.options import FidesOptions, Mode
 from app.schemas.fides import MOST_IDENTITIES, FidesIdentity, FidesWebhook
 from app.secret import Secret
 from app.tables import ErasureRequest

@@ -25,9 +25,10 @@ from sqlalchemy.orm import Session
 
 from app import catalog
 from app.errors import NotFoundError, UnauthorisedError
-from app.privacy.connections import KetchOptions, OpenedConnection, authenticated
+from app.privacy.connections import OpenedConnection, authenticated
 from app.privacy.identities import Identity
 from app.privacy.messages import Message
+from app.privacy.options import KetchOptions
 from app.privacy.outgoing import check_target
 from app.schemas.ketch import API_VERSION, KetchDeleteAnswer, KetchDeleteRequest, KetchStatus, Reason, Status
 from app.secret import Secret

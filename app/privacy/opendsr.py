@@ -40,9 +40,10 @@ from sqlalchemy.orm import Session
 from app import catalog
 from app.errors import ConflictError, InvalidTextError, NotFoundError, TargetError
 from app.privacy.certificates import sign
-from app.privacy.connections import OpenDsrOptions, OpenedConnection
+from app.privacy.connections import OpenedConnection
 from app.privacy.identities import Identity, check_identity
 from app.privacy.messages import Message
+from app.privacy.options import OpenDsrOptions
 from app.privacy.outgoing import check_target
 from app.schemas.opendsr import (
     API_VERSION,

@@ -28,7 +28,7 @@ from typing import Final, TypeAlias
 import httpx
 
 from app.errors import TargetError
-from app.privacy.connections import CommonOptions
+from app.privacy.options import CommonOptions
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network

@@ -28,9 +28,10 @@ from sqlalchemy.orm import Session
 from app import catalog
 from app.errors import InvalidTextError, NotFoundError, UnauthorisedError, UnavailableError
 from app.names import is_name
-from app.privacy.connections import OpenedConnection, TranscendOptions, open_connection
+from app.privacy.connections import OpenedConnection, open_connection
 from app.privacy.identities import Identity
 from app.privacy.messages import Message
+from app.privacy.options import TranscendOptions
 from app.privacy.outgoing import GuardedTransport, Resolver, check_target, resolve
 from app.schemas.transcend import TranscendWebhook
 from app.secret import Secret

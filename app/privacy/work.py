@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final
@@ -24,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from app import catalog
 from app.actors import Actor
-from app.catalog import RequestClaim, ResolvedDeletion
+from app.catalog import RequestClaim
 from app.db import Database, transaction
 from app.erasure import scrub
 from app.lookup import Lookup
@@ -36,21 +35,16 @@ from app.privacy.evidence import (
     Erased,
     Evidence,
     Match,
-    NotMeasured,
     RequestFacts,
-    SketchFacts,
     persons_part,
 )
 from app.privacy.notices import announce
 from app.privacy.proof import sign_evidence
-from app.privacy.results import result_of
+from app.privacy.reporting import Found, Reporter, linked
 from app.secret import Secret
 from app.settings import Settings
-from app.tables import Dataset, ErasureRequest, Report, SketchVersion
+from app.tables import ErasureRequest, Report, SketchVersion
 from app.verifier import Verifier
-from engine.errors import QuestionError
-from engine.measure import Measurement
-from engine.model import ModelConfiguration
 from engine.question import Distribution, Prediction
 
 WORKER: Final = Actor(name="worker")
@@ -58,39 +52,7 @@ WORKER: Final = Actor(name="worker")
 VERIFIED_EVERY: Final = timedelta(seconds=1)
 """Between looks at whether the retrained models are there."""
 
-_WITHHELD: Final = "A measurement of the report can't be made of this sketch; its text is one of the person's."
 _NOT_ALL_THERE: Final = "Some of its training data have been erased since: it can't be trained again as it was."
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """The person's part of a dataset.
-
-    Attributes:
-        dataset: its row, of no session.
-        deletion: the units.
-        texts: of the person's documents, in training order.
-        names: of the units, where they are subjects'.
-        part: what the report measures of this dataset; None where it has no part for it, or its sketch another dataset.
-        version: of the sketch that is asked; None as `part`.
-    """
-
-    dataset: Dataset
-    deletion: ResolvedDeletion
-    texts: list[str]
-    names: list[str]
-    part: Report | None
-    version: SketchVersion | None
-
-    @property
-    def everything(self) -> bool:
-        """Whether no training data would be left."""
-        return len(self.deletion.units) == self.dataset.unit_count
-
-    def holds(self, measurement: Measurement) -> bool:
-        """Whether the text of a measurement holds one of the person's texts, or their name."""
-        measured = measurement.text or measurement.prompt + measurement.completion
-        return any(one in measured for one in (*self.texts, *self.names))
 
 
 class Work:
@@ -119,8 +81,8 @@ class Work:
             signing_key: of the evidence.
         """
         self._database, self._settings, self._secret = database, settings, secret
-        self._lookup, self._predictor, self._verifier = lookup, predictor, verifier
-        self._signing_key = signing_key
+        self._reporter = Reporter(secret, lookup=lookup, predictor=predictor)
+        self._verifier, self._signing_key = verifier, signing_key
 
     def advance(self, row: ErasureRequest, claim: RequestClaim) -> None:
         """Do the next steps for a claimed request, until it is done or has to wait.
@@ -142,15 +104,15 @@ class Work:
 
     def _predict(self, row: ErasureRequest, claim: RequestClaim) -> None:
         with transaction(self._database, writes=False) as session:
-            found = self._find(session, row)
+            found = self._reporter.find(session, row)
         names = {one.dataset.id: one.dataset.name for one in found}
-        matches = [self._match(one, names.get(one.dataset.successor_of_id or 0)) for one in found]
+        matches = [self._reporter.match(one, names.get(one.dataset.successor_of_id or 0)) for one in found]
         reports: list[DatasetReport] = []
         verifications: list[str | None] = []
         for one in found:
             if one.part is None or one.version is None or one.everything:
                 continue
-            report, predictions = self._report(one, one.part, one.version)
+            report, predictions = self._reporter.report(one, one.part, one.version)
             reports.append(report)
             if row.verify:
                 verifications.append(self._verification(one, one.part, one.version, predictions))
@@ -255,7 +217,7 @@ class Work:
     def _erase(self, session: Session, row: ErasureRequest, now: datetime) -> Actions:
         units, documents, links = 0, 0, 0
         touched: set[int] = set()
-        for dataset, numbers in self._linked(session, row):
+        for dataset, numbers in linked(session, row):
             links += catalog.count_links(session, dataset, numbers)
             forgotten = catalog.forget_units(session, dataset, numbers, now=now)
             units, documents = units + forgotten.units, documents + forgotten.documents
@@ -289,102 +251,8 @@ class Work:
             done.sealed = None
             session.flush()
 
-    def _find(self, session: Session, row: ErasureRequest) -> list[_Found]:
-        parts = {part.dataset_id: part for part in catalog.get_report(session, row.report)}
-        found = []
-        for dataset, units in self._linked(session, row):
-            texts = catalog.texts_of_units(session, dataset, units)
-            part, served = parts.get(dataset.id), None
-            if part is not None:
-                asked = self._lookup.find_version(part.sketch.name, None)
-                if asked.dataset.id == dataset.id:
-                    served = catalog.get_version_of_id(session, asked.artifact.version_id)
-            found.append(
-                _Found(
-                    dataset=dataset,
-                    deletion=ResolvedDeletion(units=units, documents=len(texts)),
-                    texts=texts,
-                    names=catalog.names_of_units(session, dataset, units) if dataset.has_subjects else [],
-                    part=part if served is not None else None,
-                    version=served,
-                )
-            )
-        return found
-
-    def _linked(self, session: Session, row: ErasureRequest) -> list[tuple[Dataset, list[int]]]:
-        """Where the person is found: datasets and units; nothing of what was erased already."""
-        hashes = [one for identity in row.identities or () for one in identity["hashes"]]
-        return [
-            (catalog.get_dataset_of_id(session, dataset), units)
-            for dataset, units in catalog.find_linked(session, hashes).items()
-        ]
-
-    def _match(self, one: _Found, successor_of: str | None) -> Match:
-        return Match(
-            dataset=one.dataset.name,
-            fingerprint=one.dataset.fingerprint,
-            units=len(one.deletion.units),
-            documents=one.deletion.documents,
-            units_of=one.dataset.unit_count,
-            documents_of=one.dataset.document_count,
-            deletion_digest=self._secret.deletion_digest(one.dataset.fingerprint, one.deletion.units),
-            successor_of=successor_of,
-        )
-
-    def _report(
-        self, one: _Found, part: Report, asked: SketchVersion
-    ) -> tuple[DatasetReport, list[Prediction | Distribution]]:
-        """What a report says of a dataset, and the predictions that it says it of."""
-        artifact = self._lookup.find_version(part.sketch.name, asked.number).artifact
-        wanted: list[tuple[int | None, Measurement]] = [(None, Measurement(**one)) for one in part.measurements]
-        wanted += [(number, Measurement(text=text)) for number, text in enumerate(one.texts[: part.own_documents], 1)]
-        can, cannot = [], []
-        for own, measurement in wanted:
-            withheld = own is None and one.holds(measurement)
-            try:
-                self._predictor.check(artifact, [measurement])
-            except QuestionError as error:
-                label = f"own document {own}" if own else "withheld" if withheld else measurement.label
-                cannot.append(NotMeasured(label=label, reason=_WITHHELD if own or withheld else str(error)))
-            else:
-                can.append((own, withheld, measurement))
-        predictions = self._predictor.predict(
-            artifact,
-            units=one.deletion.units,
-            measurements=[measurement for *_, measurement in can],
-            degree="auto",
-            downweights=[1.0],
-            confidence=part.confidence,
-        )
-        results = tuple(
-            result_of(
-                prediction,
-                threshold_nats=part.materiality_nats,
-                threshold_probability=part.materiality_probability,
-                confidence=part.confidence,
-                own=own,
-                withheld=withheld,
-            )
-            for (own, withheld, _), prediction in zip(can, predictions, strict=True)
-        )
-        report = DatasetReport(
-            dataset=one.dataset.name,
-            report=part.name,
-            sketch=SketchFacts(
-                name=asked.sketch.name,
-                version=asked.number,
-                checksum=asked.checksum,
-                built_at=asked.created_at,
-                parameters=ModelConfiguration(**asked.configuration["model"]).parameter_count,
-                contains_erased=asked.contains_erased,
-            ),
-            results=results,
-            not_measured=tuple(cannot),
-        )
-        return report, predictions
-
     def _verification(
-        self, one: _Found, part: Report, asked: SketchVersion, predictions: Sequence[Prediction | Distribution]
+        self, one: Found, part: Report, asked: SketchVersion, predictions: Sequence[Prediction | Distribution]
     ) -> str | None:
         """Have the predictions verified, where that can be done; the verification's id."""
         if not predictions or asked.contains_erased:

@@ -91,6 +91,10 @@ class JobWorker:
                 logger.warning("Erasure requests wait: the catalog can't be used (%s)", type(error).__name__)
                 self._stopping.wait(_AWAY_SECONDS)
                 continue
+            except Exception:  # as where the secrets of a connection can't be read: the thread has to go on
+                logger.exception("Erasure requests wait")
+                self._stopping.wait(_AWAY_SECONDS)
+                continue
             if not worked:
                 self._news.wait(_LOOK_SECONDS)
 

@@ -21,8 +21,9 @@ from app.in_time import InTime
 from app.openapi import Responses, declared
 from app.parts import parts_of
 from app.privacy import fides
-from app.privacy.connections import FidesOptions, OpenedConnection, authenticated
+from app.privacy.connections import OpenedConnection, authenticated
 from app.privacy.fides import CallbackType
+from app.privacy.options import FidesOptions
 from app.privacy.requests import FINAL, Received
 from app.schemas.fides import FidesPostWebhook, FidesPreApprovalWebhook, FidesPreWebhook, FidesWebhook, HaltAnswer
 from app.tables import ErasureRequest

@@ -140,6 +140,7 @@ def test_after_a_rotation_the_secret_before_signs_once_more(
         ("webhook", {"url": "https://user:pass@example.org"}),
         ("webhook", {"url": "https://example.org/?token=1"}),
         ("webhook", {**WEBHOOK, "colour": "red"}),
+        ("webhook", {**WEBHOOK, "events": ["erasure_request.complete"]}),
         ("webhook", {**WEBHOOK, "allowed_networks": ["10.0.0.0/33"]}),
         ("webhook", {**WEBHOOK, "allowed_hosts": ["https://example.org"]}),
         ("fides", {**FIDES, "mode": "forget"}),

@@ -356,3 +356,29 @@ def test_the_chain_of_the_audit_holds_what_was_filed(desk: TestClient, database:
         records = {one.action: one for one in catalog.walk_records(session)}
     assert records["request.file"].details["evidence_digest"] == hashlib.sha256(text.encode()).hexdigest()
     assert {"request.receive", "request.file", "request.complete"} <= set(records)
+
+
+def test_secrets_that_cant_be_read_keep_the_work_waiting_and_no_longer(
+    idle: TestClient, database: Database, settings: Settings, secret: Secret
+) -> None:
+    taken = take(idle, asked(ZENA))
+    with transaction(database) as session:
+        sealed = Secret(b"another" * 8).seal({})
+        catalog.add_connection(
+            session,
+            name="events",
+            protocol="webhook",
+            options={"url": "https://example.org"},
+            sealed=sealed,
+            credential_hash=None,
+        )
+    worker, close = job_worker(database, settings, secret)
+    worker.start()
+    try:
+        assert not until(lambda: idle.get(f"/erasure-requests/{taken['id']}").json()["state"] != "pending", seconds=1)
+        with transaction(database) as session:
+            catalog.disable_connection(session, "events", "its secrets can't be read")
+        assert done(idle, taken["id"])["state"] == "completed"
+    finally:
+        worker.stop()
+        close()

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import TargetError
-from app.privacy.connections import CommonOptions, FidesOptions, WebhookOptions
+from app.privacy.options import CommonOptions, FidesOptions, WebhookOptions
 from app.privacy.outgoing import Outgoing, Reply, check_target, is_callable, retry_after
 from tests.app.privacy.peers import (
     HERE,

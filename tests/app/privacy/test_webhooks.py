@@ -13,8 +13,9 @@ import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.db import Database, transaction
-from app.privacy.connections import OpenedConnection, WebhookOptions, new_webhook_secret
+from app.privacy.connections import OpenedConnection, new_webhook_secret
 from app.privacy.events import EVENT_TYPES, messages
+from app.privacy.options import WebhookOptions
 from app.privacy.webhooks import signature_headers
 from app.schemas.connections import ConnectionSecrets
 from app.secret import Secret
