@@ -34,7 +34,7 @@ serve: $(INSTALLED) ## serve the catalog in ./var
 	@$(BIN)/neverseen serve
 
 test: lint ## every check and every test
-	$(BIN)/pytest --quiet
+	$(BIN)/pytest --quiet --numprocesses 3 --dist worksteal
 
 check: test ## the same as test
 

@@ -366,7 +366,7 @@ def test_what_is_released_waits_again(database: Database) -> None:
         {"failure": "why"},
         {"version_id": 10**6},
     ],
-    ids=str,
+    ids=lambda values: " ".join(f"{name}={'now' if value is NOW else value}" for name, value in values.items()),
 )
 def test_a_state_that_contradicts_itself_can_not_be_stored(database: Database, values: dict[str, Any]) -> None:
     verification = queue(database)
