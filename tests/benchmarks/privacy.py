@@ -126,9 +126,18 @@ def accepted(port: int, options: Options, what: str) -> list[Figure]:
     ]
 
 
+def drain(connection: Connection) -> None:
+    """Wait until nothing waits: requests that come faster than they are worked on form a queue."""
+    for state in ("pending", "in_progress"):
+        asked = encoded("GET", f"/erasure-requests?state={state}&limit=1")
+        while json.loads(connection.ask(asked))["total"]:
+            time.sleep(0.1)
+
+
 def answered(port: int, options: Options, what: str) -> list[Figure]:
-    """How long it is from sending a request to its evidence, asked for every few milliseconds."""
+    """How long it is from sending a request to its evidence, one after the other, asked every few milliseconds."""
     connection, times = Connection(port), []
+    drain(connection)
     for number in range(min(options.requests, 100)):
         started = time.perf_counter()
         place = json.loads(connection.ask(request(number * 7 % options.names)))["id"]
