@@ -48,7 +48,7 @@ class NewConnection(RequestBody):
 
     model_config = ConfigDict(
         hide_input_in_errors=True,
-        json_schema_extra={"examples": [{"name": "privacy-desk", "protocol": "webhook", "options": _OPTIONS}]},
+        json_schema_extra={"examples": [{"name": "legal-desk", "protocol": "webhook", "options": _OPTIONS}]},
     )
 
     name: Name

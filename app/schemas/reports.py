@@ -39,12 +39,14 @@ class ReportBody(RequestBody):
     own_documents: int = Field(
         default=5, strict=True, ge=0, le=64, description="Losses of so many of the person's own documents, too."
     )
-    confidence: float = Field(default=0.9, ge=LEAST_CONFIDENCE, le=MOST_CONFIDENCE, description="Of intervals.")
+    confidence: float = Field(
+        default=0.9, strict=True, ge=LEAST_CONFIDENCE, le=MOST_CONFIDENCE, description="Of intervals."
+    )
     materiality_nats: float = Field(
-        default=0.05, ge=0, description="A change of a loss or log-probability beyond it is material."
+        default=0.05, strict=True, ge=0, description="A change of a loss or log-probability beyond it is material."
     )
     materiality_probability: float = Field(
-        default=0.01, ge=0, le=1, description="A change of a probability beyond it is material."
+        default=0.01, strict=True, ge=0, le=1, description="A change of a probability beyond it is material."
     )
 
 

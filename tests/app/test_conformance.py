@@ -11,6 +11,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import jsonschema_rs
@@ -298,7 +299,8 @@ def file_evidence(settings: Settings, database: Database) -> None:
     close()
     with transaction(database) as session:
         session.execute(delete(Delivery).where(Delivery.number > 1))
-        session.execute(update(Delivery).values(id=example("delivery"), request_id=None))
+        given_up = {"state": "dead", "finished_at": datetime.now(UTC)}  # so that it can be sent again
+        session.execute(update(Delivery).values(id=example("delivery"), request_id=None, **given_up))
         session.execute(update(ErasureRequest).values(id=example("request_id")))
 
 
