@@ -19,7 +19,7 @@ ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check lint drills test-fides soak bench clean
+.PHONY: help setup demo serve test check lint drills test-cluster test-fides soak bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -48,6 +48,9 @@ lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrati
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic upgrade head)
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic check)
 	@rm -f $(SCRATCH)*
+
+test-cluster: $(INSTALLED) ## builds and serving on Ray: several nodes on this machine, killed meanwhile; five minutes at most
+	$(BIN)/pytest --quiet -m 'cluster and not drill'
 
 drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; a quarter of an hour
 	$(BIN)/pytest --quiet -m drill

@@ -9,39 +9,39 @@ With SQLite that is a data directory to serve from. The catalog comes first: row
 what is copied afterwards has all that was named. pg_dump isn't run from here, since it must be as new as the server and
 is usually beside it: its file is handed over, so that it is older than what is copied.
 
+Where artifacts lie in an object store, what the artifacts directory lacks, or has damaged, is fetched from there into
+the backup: it is whole without the store.
+
 All grows in ``DIRECTORY.partial``, is compared with its checksums, and gets its name once it is on disk.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.orm import Session
 
 from app import catalog
-from app.catalog import Page
+from app.artifacts import Artifacts
 from app.db import Database, connect, open_database, schema_is_current, transaction
 from app.errors import ConflictError, NotFoundError, SchemaError, UnavailableError
 from app.settings import Settings
-from engine.errors import ArtifactError, ConfigurationError
-from engine.store import open_artifact
-from engine.supplements import directory_at, read
+from engine.errors import ArtifactError, ConfigurationError, StoreError
+from engine.remote import fetch
+from engine.store import Artifact, open_artifact
+from engine.supplements import directory_at, read, refresh
 from engine.train import Progress
 
 _DUMP: Final = b"PGDMP"  # what pg_dump's custom format begins with
 _CHUNK_BYTES: Final = 2**20
-_PAGE: Final = 1_000
-
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class _Named:
 
     label: str
     checksum: str
+    bytes: int
 
 
 def back_up(settings: Settings, directory: Path, *, dump: Path | None, progress: Progress) -> Backup:
@@ -83,6 +84,7 @@ def back_up(settings: Settings, directory: Path, *, dump: Path | None, progress:
         SchemaError: the catalog is another version's.
         UnavailableError: SQLite can't copy its file.
         ArtifactError: the catalog's file is damaged.
+        StoreError: the store of the artifacts refuses, or is away.
         OSError: something can't be written, or not be read for want of a right.
     """
     _check_dump(settings, dump)
@@ -147,7 +149,7 @@ def _copied(database: Database, settings: Settings, target: Path, dump: Path | N
         with transaction(database, writes=False) as session:
             named = _named(session)
     (target / "artifacts").mkdir()
-    damaged = list(_copy_artifacts(named, settings.artifacts_dir, target / "artifacts", progress))
+    damaged = list(_copy_artifacts(named, settings.artifacts, target / "artifacts", progress))
     whole = [location for location in named if (target / "artifacts" / location).exists()]
     size_bytes += sum(file.stat().st_size for location in whole for file in _files(target / "artifacts" / location))
     secret = settings.data_dir / "secret"
@@ -191,25 +193,20 @@ def _named_by_copy(path: Path) -> dict[str, _Named]:
 def _named(session: Session) -> dict[str, _Named]:
     """The artifacts that rows name, by their location within the artifacts directory."""
     return {
-        version.location: _Named(label=version.label, checksum=version.checksum)
-        for sketch in _all(functools.partial(catalog.list_sketches, session))
-        for version in _all(functools.partial(catalog.list_versions, session, sketch))
-        if version.state != "deleted"
+        version.location: _Named(label=version.label, checksum=version.checksum, bytes=version.size_bytes)
+        for version in catalog.kept_versions(session)
     }
 
 
-def _all(listed: Callable[..., Page[Row]]) -> Iterator[Row]:
-    """A whole list that is handed out by pages."""
-    offset = 0
-    while items := listed(limit=_PAGE, offset=offset).items:
-        yield from items
-        offset += len(items)
-
-
-def _copy_artifacts(named: Mapping[str, _Named], source: Path, target: Path, progress: Progress) -> Iterator[str]:
+def _copy_artifacts(
+    named: Mapping[str, _Named], artifacts: Artifacts, target: Path, progress: Progress
+) -> Iterator[str]:
     """Copy artifacts, and compare the copies with their checksums: what is damaged, a sentence each."""
+    source = artifacts.directory
     files = {location: _files(source / location) for location in named}
-    total, done = sum(file.stat().st_size for found in files.values() for file in found), 0
+    here, done = {location: sum(file.stat().st_size for file in found) for location, found in files.items()}, 0
+    missing = {location: max(0, one.bytes - here[location]) if artifacts.url else 0 for location, one in named.items()}
+    total = sum(here.values()) + sum(missing.values())
     progress(0, _megabytes(total))
     for location, artifact in named.items():
         copy = target / location
@@ -217,19 +214,35 @@ def _copy_artifacts(named: Mapping[str, _Named], source: Path, target: Path, pro
             for file in files[location]:
                 done += _copy(file, target / file.relative_to(source))
                 progress(_megabytes(done), _megabytes(total))
-            for error in read(open_artifact(copy, checksum=artifact.checksum)).damaged:
+            opened = _opened_copy(copy, artifact.checksum, artifacts.origin(location))
+            done += missing[location]
+            progress(_megabytes(done), _megabytes(total))
+            for error in read(opened).damaged:
                 yield f"{artifact.label}: of the models retrained beside it, {error}"
+        except StoreError:
+            raise
         except ArtifactError as error:
             for left_out in (copy, directory_at(copy)):
                 shutil.rmtree(left_out, ignore_errors=True)
             yield f"{artifact.label}: {error}"
 
 
+def _opened_copy(copy: Path, checksum: str, url: str | None) -> Artifact:
+    """The copy of an artifact, after what it lacks was fetched from the store, if there is one."""
+    if url is None:
+        return open_artifact(copy, checksum=checksum)
+    opened = fetch(url, copy, checksum=checksum)
+    refresh(opened)
+    for file in _files(copy):
+        _flush(file)
+    return opened
+
+
 def _files(artifact: Path) -> list[Path]:
     """The files of an artifact, and of what was retrained beside it."""
-    # Of the latter those that have their names: others are being written.
+    # Those that have their names: others are being written.
     return [
-        *(path for path in artifact.glob("*") if path.is_file()),
+        *(path for path in artifact.glob("*") if path.is_file() and path.suffix != ".part"),
         *(path for path in directory_at(artifact).glob("*.safetensors") if path.is_file()),
     ]
 
@@ -266,9 +279,9 @@ def _megabytes(count: int) -> int:
     return -(-count // 10**6)
 
 
-def _flush(directory: Path) -> None:
-    """Have the system write a directory's entries to the disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

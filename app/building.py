@@ -1,8 +1,13 @@
-"""From a dataset of the catalog to a registered sketch version: file first, row second."""
+"""From a dataset of the catalog to a registered sketch version: file first, row second.
+
+Where artifacts lie in an object store, a build grows in the local directory, is uploaded, and then gets its row; on a
+cluster it grows in the store. What another machine has built and uploaded isn't built again.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any
@@ -13,11 +18,13 @@ from app import catalog
 from app.db import Database, transaction
 from app.settings import Settings
 from app.tables import SketchVersion
+from engine.cluster import Cluster
 from engine.configuration import SketchConfiguration
 from engine.cost import Cost, estimate_cost
 from engine.documents import Documents
+from engine.remote import Published, find_published, upload
 from engine.sketch import build, direction_steps
-from engine.store import finished_files
+from engine.store import Artifact, finished_files
 from engine.train import Progress
 from engine.workers import worker_count
 
@@ -29,6 +36,7 @@ def build_sketch(
     sketch: str,
     dataset: str,
     configuration: SketchConfiguration,
+    cluster: Cluster | None = None,
     progress: Progress,
 ) -> SketchVersion:
     """Build a sketch of a dataset, or find it built, and make it the sketch's current version.
@@ -42,25 +50,19 @@ def build_sketch(
         sketch: name of the sketch; it is made where it is new.
         dataset: name of the dataset.
         configuration: what to build.
+        cluster: that does the work, if this machine doesn't.
         progress: of the build.
 
     Raises:
         NotFoundError: an unknown dataset.
         ConflictError: the sketch is another dataset's.
-        EngineError: what the engine refuses.
+        EngineError: what the engine refuses; StoreError, which is one, where the store is away: what was built is here.
     """
     with transaction(database, writes=False) as session:
         documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
         catalog.check_sketch(session, sketch, dataset)
     location = _location(sketch, configuration, documents)
-    artifact = build(
-        documents,
-        configuration,
-        settings.artifacts_dir / location,
-        device=settings.device,
-        workers=_workers(settings, configuration, documents),
-        progress=progress,
-    )
+    artifact = _published(settings, location, configuration, documents, cluster, progress)
     with transaction(database) as session:
         return catalog.register_version(
             session,
@@ -74,7 +76,13 @@ def build_sketch(
 
 
 def rebuild_sketch(
-    database: Database, settings: Settings, *, sketch: str, version: int | None, progress: Progress
+    database: Database,
+    settings: Settings,
+    *,
+    sketch: str,
+    version: int | None,
+    cluster: Cluster | None = None,
+    progress: Progress,
 ) -> SketchVersion:
     """Build the successor of a version: of what remains of its dataset, in the same way; it becomes current.
 
@@ -86,6 +94,7 @@ def rebuild_sketch(
         settings: where artifacts lie, and the device.
         sketch: name of the sketch.
         version: number of the version; None is the current one.
+        cluster: that does the work, if this machine doesn't.
         progress: of the build.
 
     Raises:
@@ -104,23 +113,67 @@ def rebuild_sketch(
         sketch=sketch,
         dataset=dataset.name,
         configuration=dataclasses.replace(configuration, model=model),
+        cluster=cluster,
         progress=progress,
     )
 
 
-def sketch_cost(settings: Settings, *, sketch: str, documents: Documents, configuration: SketchConfiguration) -> Cost:
+def sketch_cost(
+    settings: Settings,
+    *,
+    sketch: str,
+    documents: Documents,
+    configuration: SketchConfiguration,
+    cluster: Cluster | None = None,
+) -> Cost:
     """What `build_sketch` will cost: measured, with what a killed build has left counted off. Nothing is written.
 
     Raises:
         EngineError: what the engine refuses.
     """
-    return estimate_cost(
+    finished, device = _finished(settings, _location(sketch, configuration, documents)), settings.device
+    if cluster is None:
+        workers = _workers(settings, configuration, documents)
+        return estimate_cost(documents, configuration, device, workers, finished=finished)
+    measure = functools.partial(estimate_cost, finished=finished, spread=True)
+    return cluster.once(device, measure, documents, configuration, device, cluster.workers(device))
+
+
+def _published(
+    settings: Settings,
+    location: str,
+    configuration: SketchConfiguration,
+    documents: Documents,
+    cluster: Cluster | None,
+    progress: Progress,
+) -> Artifact | Published:
+    """Build an artifact, and have it where it belongs: in the artifacts directory, or in the store.
+
+    The nodes of a cluster may not share the directory; with a store, they write there.
+    """
+    url = settings.artifacts.origin(location)
+    if url is not None and (there := find_published(url)) is not None:
+        steps = direction_steps(configuration, documents)
+        progress(steps, steps)
+        return there
+    artifact = build(
         documents,
         configuration,
-        settings.device,
-        _workers(settings, configuration, documents),
-        finished=finished_files(settings.artifacts_dir / _location(sketch, configuration, documents)),
+        url if url is not None and cluster is not None else settings.artifacts.path(location),
+        device=settings.device,
+        workers=_workers(settings, configuration, documents),
+        place=cluster,
+        progress=progress,
     )
+    return upload(artifact, url) if url is not None and isinstance(artifact, Artifact) else artifact
+
+
+def _finished(settings: Settings, location: str) -> set[str]:
+    """Names of the tensor files that needn't be built."""
+    url = settings.artifacts.origin(location)
+    if url is not None and (there := find_published(url)) is not None:
+        return set(there.manifest.files)
+    return finished_files(settings.artifacts.path(location))
 
 
 def _workers(settings: Settings, configuration: SketchConfiguration, documents: Documents) -> int:

@@ -3,7 +3,7 @@
 A database leaves deleted rows in its file until their room is needed. SQLite's file is written anew, and its log
 emptied; so are PostgreSQL's tables (VACUUM FULL), which nobody can use meanwhile, once nobody is left who began before
 and may still see the rows as they were. Models that were retrained without a set that an erased unit is in are removed
-from beside the artifacts.
+from beside the artifacts, here and in the object store; other machines' copies follow the store (`app.sharing`).
 
 Not reached: backups; PostgreSQL's log, until it is recycled; the numbers of an erased unit's axis in an artifact, which
 stay until the version is deleted; what the model itself has learned.
@@ -100,16 +100,26 @@ def scrub(database: Database, settings: Settings, *, patience_seconds: float = _
     Args:
         database: the catalog, in which the erasure is committed.
         settings: where artifacts lie.
-        patience_seconds: how long to wait for readers that are in the way.
+        patience_seconds: how long to wait for readers that are in the way, and for a store that is away.
 
     Raises:
         BusyError: they still are.
         SQLAlchemyError: the database is away.
         OSError: a file can't be removed.
+        StoreError: the object store is away, or refuses.
     """
     with transaction(database, writes=False) as session:
         artifacts = catalog.erased_artifacts(session)
-    files = sum(supplements.remove(settings.artifacts_dir / one.location, one.units) for one in artifacts)
+    places = settings.artifacts
+    files = sum(
+        supplements.remove(
+            places.path(one.location),
+            one.units,
+            url=places.origin(one.location),
+            patience_seconds=patience_seconds,
+        )
+        for one in artifacts
+    )
     until = time.monotonic() + patience_seconds
     if database.dialect.name == "sqlite":
         _rewrite_file(database, until)
@@ -130,12 +140,13 @@ def check_retrained(database: Database, artifact: Artifact) -> None:
     Raises:
         ConflictError: units that the version was trained on were erased.
         OSError: a file can't be removed.
+        StoreError: it can't be removed from the object store now; services do that later (`app.sharing`).
     """
     with transaction(database, writes=False) as session:
         dataset = catalog.get_version_of_id(session, artifact.version_id).dataset
         erased = catalog.list_erased_units(session, dataset)
     if erased:
-        supplements.remove(artifact.path, erased)
+        supplements.remove(artifact.path, erased, url=artifact.origin)
         raise ConflictError(catalog.erased_refusal(dataset))
 
 

@@ -11,12 +11,12 @@ refused, goes through the catalog in a transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from app import catalog
+from app.artifacts import Artifacts
 from app.catalog import BySubset, Deletion, HeldMembership, ResolvedDeletion
 from app.db import Database, transaction
 from app.kept import KeptReader
@@ -76,15 +76,15 @@ class Found:
 class Lookup:
     """Finds what questions name. Safe to use from several threads."""
 
-    def __init__(self, database: Database, artifacts_dir: Path, serving: Serving) -> None:
+    def __init__(self, database: Database, artifacts: Artifacts, serving: Serving) -> None:
         """Nothing is remembered yet.
 
         Args:
             database: the catalog.
-            artifacts_dir: where artifacts lie.
+            artifacts: where they lie.
             serving: which version answers for the current one.
         """
-        self._database, self._artifacts_dir, self._serving = database, artifacts_dir, serving
+        self._database, self._artifacts, self._serving = database, artifacts, serving
         self._reader = KeptReader(database)
         # By how many units were erased, too: nothing that was read before an erasure answers after it.
         self._versions: ByteCache[_Standing, Version] = ByteCache(_VERSION_BYTES, size=lambda _: _BYTES_OF_ENTRY)
@@ -223,7 +223,7 @@ class Lookup:
         return Version(
             sketch=row.sketch.name,
             number=row.number,
-            artifact=artifact_of(row, self._artifacts_dir),
+            artifact=artifact_of(row, self._artifacts),
             dataset=row.dataset,
             contains_erased=row.contains_erased,
         )

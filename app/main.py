@@ -52,13 +52,15 @@ from app.secret import load_secret
 from app.serving import Serving
 from app.settings import Settings
 from app.verifier import Verifier
+from engine.shards import Shards
 
 
-def create_app(settings: Settings) -> Application:
+def create_app(settings: Settings, *, shards: Shards | None = None) -> Application:
     """The application for these settings; it opens nothing before it is started.
 
     Args:
         settings: all of them.
+        shards: that hold the sketches; by default this process does.
 
     Returns:
         An ASGI application. Its start migrates a SQLite catalog, and refuses a PostgreSQL one whose schema is another;
@@ -73,7 +75,7 @@ def create_app(settings: Settings) -> Application:
         lifespan=_lifespan,
         telemetry=TELEMETRY,
     )
-    app.state.settings = settings
+    app.state.settings, app.state.shards = settings, shards
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
     if settings.cors_origins:
         app.add_middleware(
@@ -136,14 +138,15 @@ def _opened(app: Application) -> Iterator[None]:
             device=settings.device,
             resident_bytes=settings.resident_bytes,
             table_cache_bytes=settings.table_cache_bytes,
+            shards=app.state.shards,
         )
-        serving = Serving(database, predictor, settings.artifacts_dir)
+        serving = Serving(database, predictor, settings.artifacts)
         recorder = Recorder(database, written=metrics.recorded, failed=metrics.not_recorded)
         verifier = Verifier(database, settings)
         for thread in (recorder, serving, verifier):
             thread.start()
             stack.callback(thread.stop)
-        lookup = Lookup(database, settings.artifacts_dir, serving)
+        lookup = Lookup(database, settings.artifacts, serving)
         serving.when_erased(lookup.forget)
         stack.callback(lookup.close)
         queues = Queues(most_waiting=settings.queue_length, waited=metrics.waited)

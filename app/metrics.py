@@ -141,6 +141,11 @@ class _Present(Collector):
         yield GaugeMetricFamily(
             "neverseen_failed_versions", "Sketch versions whose last load failed.", len(self._predictor.failures())
         )
+        shards = self._predictor.shards()
+        yield GaugeMetricFamily("neverseen_shards", "Shards of the service.", 0 if shards is None else shards.count)
+        yield GaugeMetricFamily(
+            "neverseen_shards_away", "Shards that are away or loading.", 0 if shards is None else shards.away
+        )
         queues = GaugeMetricFamily("neverseen_queue_length", "Questions that wait or are answered.", labels=("queue",))
         for name, length in self._queues.lengths().items():
             queues.add_metric((name,), length)

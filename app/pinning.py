@@ -19,7 +19,9 @@ from app.settings import Settings
 from app.tables import SketchVersion
 from engine import supplements
 from engine.documents import Documents
-from engine.store import Artifact, open_artifact
+from engine.retrain import Retrain
+from engine.retrain import retrain as retrain_here
+from engine.store import Artifact
 from engine.train import Progress
 
 MOST_PINS: Final = 64
@@ -88,23 +90,37 @@ def all_pins(database: Database, settings: Settings, *, sketch: str, version: in
         return _pins(session, settings, row, names, left_out=page.total - len(names))
 
 
-def pin(database: Database, settings: Settings, pins: Pins, *, progress: Progress) -> None:
+def pin(
+    database: Database, settings: Settings, pins: Pins, *, retrain: Retrain = retrain_here, progress: Progress
+) -> None:
     """Retrain without each subset that isn't pinned yet, and keep the models.
+
+    Args:
+        database: the catalog.
+        settings: the device.
+        pins: what to pin.
+        retrain: trains the models, on this machine if nothing is said.
+        progress: of the retrains.
 
     Raises:
         ConflictError: units of the dataset were erased meanwhile.
         EngineError: what the engine refuses: no right to write, a retrain that diverges.
     """
     supplements.add(
-        pins.artifact, pins.documents, list(pins.missing.values()), device=settings.device, progress=progress
+        pins.artifact,
+        pins.documents,
+        list(pins.missing.values()),
+        device=settings.device,
+        retrain=retrain,
+        progress=progress,
     )
     check_retrained(database, pins.version)
 
 
 def _pins(session: Session, settings: Settings, row: SketchVersion, names: Sequence[str], *, left_out: int = 0) -> Pins:
-    artifact, dataset = artifact_of(row, settings.artifacts_dir), row.dataset
+    artifact, dataset = artifact_of(row, settings.artifacts), row.dataset
     subsets = {name: catalog.resolve_units(session, dataset, BySubset(name)).units for name in names}
-    opened = open_artifact(artifact.path, checksum=artifact.checksum)
+    opened = artifact.open(files=())  # a retrain needs the manifest only
     return Pins(
         label=artifact.label,
         version=artifact,

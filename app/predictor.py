@@ -5,22 +5,31 @@ It knows no rows and no HTTP, and touches no tensor. Safe to use from several th
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from engine import supplements
 from engine.attribution import Attributions
 from engine.cache import ByteCache
 from engine.counterfactual import ModelSource, counterfactual_model, draw_texts, save_model, trained_model
-from engine.errors import ArtifactError
+from engine.errors import ArtifactError, ShardsAwayError, StoreError
 from engine.estimators import EstimatorName
 from engine.measure import Measurement, targets
 from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch, table_cache
+from engine.shards import Place, Shards
 from engine.sphere import Average
-from engine.store import open_artifact
+from engine.store import PARAMETERS
+from engine.store import Artifact as OpenedArtifact
+
+logger = logging.getLogger(__name__)
+
+_SUPPLEMENT_PATIENCE_SECONDS: Final = 5.0
+"""How long what was retrained elsewhere is waited for: what is here serves without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +39,37 @@ class Artifact:
     Attributes:
         version_id: its key; versions never change.
         label: its name for people, such as "names v3".
-        path: directory of the artifact.
+        path: directory of the artifact; with an origin, of the local copy.
         checksum: SHA-256 of its manifest.
+        origin: URL of the artifact in an object store, if it is kept in one.
     """
 
     version_id: int
     label: str
     path: Path
     checksum: str
+    origin: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it is found, as the engine takes it; to be opened there."""
+        return Place(path=self.path, checksum=self.checksum, origin=self.origin)
+
+    def open(self, *, files: Collection[str] | None = None) -> OpenedArtifact:
+        """Open it, verified; what isn't here is fetched, and so are models that were retrained beside it elsewhere.
+
+        Args:
+            files: names of those that are needed; None is all of them.
+
+        Raises:
+            ArtifactError: it is missing, damaged or foreign, or its store is away.
+        """
+        opened = self.place.open(files)
+        try:
+            supplements.refresh(opened, patience_seconds=_SUPPLEMENT_PATIENCE_SECONDS)
+        except StoreError as error:
+            logger.warning("%s: models that were retrained elsewhere can't be fetched now: %s", self.label, error)
+        return opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +96,29 @@ class Residency:
     bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardCount:
+    """The shards of a service, and how many of them don't answer or are still loading."""
+
+    count: int
+    away: int
+
+
 class Predictor:
     """Sketches in the device's memory under a byte budget, the least recently asked out first."""
 
-    def __init__(self, *, device: str, resident_bytes: int, table_cache_bytes: int) -> None:
+    def __init__(
+        self, *, device: str, resident_bytes: int, table_cache_bytes: int, shards: Shards | None = None
+    ) -> None:
         """Start with nothing resident.
 
         Args:
             device: "cpu", or a CUDA device.
-            resident_bytes: budget for sketches.
+            resident_bytes: budget for sketches; with shards, of what they take here and in the fullest shard.
             table_cache_bytes: budget for the measurement tables of all of them.
+            shards: that hold what is measured; by default the device does.
         """
-        self._device, self._resident_bytes = device, resident_bytes
+        self._device, self._resident_bytes, self._shards = device, resident_bytes, shards
         self._tables = table_cache(table_cache_bytes)
         self._sketches: ByteCache[Artifact, ResidentSketch] = ByteCache(
             resident_bytes, size=lambda sketch: sketch.size_bytes
@@ -93,6 +136,7 @@ class Predictor:
 
         Raises:
             ArtifactError: it is missing, damaged or foreign; the message begins with its label.
+            ShardsAwayError: so are shards; likewise.
         """
         sketch = self._sketch(artifact)
         return Residency(version_id=artifact.version_id, label=artifact.label, bytes=sketch.size_bytes)
@@ -110,7 +154,7 @@ class Predictor:
 
         Raises:
             TextLengthError, UnknownCharacterError: a text can't be measured.
-            ArtifactError: as `load`.
+            ArtifactError, ShardsAwayError: as `load`.
         """
         model = self._sketch(artifact).configuration.model
         for measurement in measurements:
@@ -132,7 +176,7 @@ class Predictor:
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
-            ArtifactError: as `load`.
+            ArtifactError, ShardsAwayError: as `load`.
         """
         question = Question(
             estimator=estimator,
@@ -156,7 +200,7 @@ class Predictor:
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
-            ArtifactError: as `load`.
+            ArtifactError, ShardsAwayError: as `load`.
         """
         return self._sketch(artifact).attribute(measurement, top=top, confidence=confidence, left_out=left_out)
 
@@ -167,7 +211,7 @@ class Predictor:
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
-            ArtifactError: as `load`.
+            ArtifactError, ShardsAwayError: as `load`.
         """
         sketch = self._sketch(artifact)
         model = counterfactual_model(sketch, units)
@@ -185,7 +229,7 @@ class Predictor:
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
-            ArtifactError: as `load`, or the file can't be written.
+            ArtifactError, ShardsAwayError: as `load`, or the file can't be written.
         """
         model = counterfactual_model(self._sketch(artifact), units)
         save_model(model, path, about=f"{artifact.label} without {len(units)} units")
@@ -197,6 +241,15 @@ class Predictor:
             Residency(version_id=artifact.version_id, label=artifact.label, bytes=sketch.size_bytes)
             for artifact, sketch in self._sketches.items()
         ]
+
+    def shards(self) -> ShardCount | None:
+        """How many shards there are, and how many of them are away; None where this process holds the sketches."""
+        shards = self._shards
+        return None if shards is None else ShardCount(count=shards.count, away=shards.away)
+
+    def artifacts(self) -> list[Artifact]:
+        """The versions in memory, as they were asked for."""
+        return [artifact for artifact, _ in self._sketches.items()]
 
     def holds(self, version_id: int) -> bool:
         """Whether a version is resident."""
@@ -232,17 +285,21 @@ class Predictor:
     def _sketch(self, artifact: Artifact) -> ResidentSketch:
         try:
             sketch = self._sketches.get(artifact, lambda: self._load(artifact))
-        except ArtifactError as error:
+        except (ArtifactError, ShardsAwayError) as error:
             with self._lock:
                 self._failures[artifact.label] = str(error)
-            raise ArtifactError(f"{artifact.label}: {error}") from error
+            raise type(error)(f"{artifact.label}: {error}") from error
         with self._lock:
             self._failures.pop(artifact.label, None)
         return sketch
 
     def _load(self, artifact: Artifact) -> ResidentSketch:
-        opened = open_artifact(artifact.path, checksum=artifact.checksum)
-        sketch = ResidentSketch(opened, device=self._device, tables=self._tables)
+        place, shards = artifact.place, self._shards
+        if shards is None:
+            sketch = ResidentSketch(artifact.open(), device=self._device, tables=self._tables)
+        else:
+            opened = artifact.open(files={PARAMETERS})  # the shards open what they need of the rest
+            sketch = ResidentSketch(opened, tables=self._tables, holdings=shards.hold(place, opened))
         if sketch.size_bytes > self._resident_bytes:
             raise ArtifactError(
                 f"it takes {sketch.size_bytes:,} bytes, and NEVERSEEN_RESIDENT_BYTES allows {self._resident_bytes:,}."

@@ -11,16 +11,17 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import catalog
+from app.artifacts import Artifacts
 from app.db import Database, transaction
 from app.errors import ConflictError
 from app.predictor import Artifact, Predictor
+from app.sharing import Sharing
 from app.tables import SketchVersion
 from engine.errors import ArtifactError
 
@@ -30,7 +31,7 @@ _LOOK_SECONDS: Final = 1.0
 _TRY_AGAIN_SECONDS: Final = 30.0
 
 
-def artifact_of(version: SketchVersion, artifacts_dir: Path) -> Artifact:
+def artifact_of(version: SketchVersion, artifacts: Artifacts) -> Artifact:
     """What the predictor must know of a version that is to be served.
 
     Raises:
@@ -38,16 +39,17 @@ def artifact_of(version: SketchVersion, artifacts_dir: Path) -> Artifact:
     """
     if version.state != "ready":
         raise ConflictError(f"{version.label} is {version.state} and isn't served; ask the current version.")
-    return located(version, artifacts_dir)
+    return located(version, artifacts)
 
 
-def located(version: SketchVersion, artifacts_dir: Path) -> Artifact:
+def located(version: SketchVersion, artifacts: Artifacts) -> Artifact:
     """The artifact of a version, served or not."""
     return Artifact(
         version_id=version.id,
         label=version.label,
-        path=artifacts_dir / version.location,
+        path=artifacts.path(version.location),
         checksum=version.checksum,
+        origin=artifacts.origin(version.location),
     )
 
 
@@ -62,21 +64,22 @@ class _Failure:
 class Serving:
     """Keeps the current versions resident from `start` to `stop`. Safe to use from several threads."""
 
-    def __init__(self, database: Database, predictor: Predictor, artifacts_dir: Path) -> None:
+    def __init__(self, database: Database, predictor: Predictor, artifacts: Artifacts) -> None:
         """Nothing is served yet.
 
         Args:
             database: the catalog.
             predictor: that holds what is resident.
-            artifacts_dir: where artifacts lie.
+            artifacts: where they lie.
         """
-        self._database, self._predictor, self._artifacts_dir = database, predictor, artifacts_dir
+        self._database, self._predictor, self._artifacts = database, predictor, artifacts
         self._served: dict[str, int] = {}
         self._failed: dict[str, _Failure] = {}
         self._news, self._stopping = threading.Event(), False
         self._away = False
         self._erased: dict[int, int] | None = None
         self._when_erased: list[Callable[[dict[int, int]], None]] = []
+        self._sharing = Sharing(database, predictor, artifacts)
         self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
 
     def start(self) -> None:
@@ -87,12 +90,14 @@ class Serving:
         """
         self.look()
         self._thread.start()
+        self._sharing.start()
 
     def stop(self) -> None:
         """Look no more."""
         self._stopping = True
         self._news.set()
         self._thread.join()
+        self._sharing.stop()
 
     def version_for(self, sketch: str, current: int) -> int:
         """The id of the version that a question about a sketch's current one gets.
@@ -122,7 +127,7 @@ class Serving:
         """
         with transaction(self._database, writes=False) as session:
             current = [
-                (version.sketch.name, artifact_of(version, self._artifacts_dir))
+                (version.sketch.name, artifact_of(version, self._artifacts))
                 for version in catalog.current_versions(session)
             ]
             erased = catalog.erased_of_datasets(session)
@@ -136,6 +141,8 @@ class Serving:
     def _forget(self, erased: dict[int, int], trained_on: Collection[int]) -> None:
         if self._erased not in (None, erased):
             self._predictor.forget_texts()
+        if erased and self._erased != erased:
+            self._sharing.erased()
         self._erased = erased
         if erased:  # at each look: a question that began before it may have remembered since, and files go later
             for forget in self._when_erased:

@@ -10,6 +10,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.artifacts import Artifacts
+from engine.errors import ConfigurationError
+from engine.locations import parse_location
+
 
 def _catalog_in(values: dict[str, Any]) -> str:
     return f"sqlite:///{values['data_dir'] / 'catalog.sqlite'}"
@@ -34,6 +38,10 @@ class Settings(BaseSettings):
     artifacts_dir: Path = Field(
         default_factory=_artifacts_in, description="Directory of the artifacts; artifacts in the data directory."
     )
+    artifacts_url: str | None = Field(
+        default=None,
+        description="Object store of the artifacts, s3://… or gs://…; the artifacts directory is then a cache of it.",
+    )
     signing_key_file: Path = Field(
         default_factory=_signing_key_in,
         description="Key that evidence is signed with, PEM; `signing-key.pem` in the data directory, made once.",
@@ -50,6 +58,17 @@ class Settings(BaseSettings):
         default=2 * 2**30, gt=0, description="Budget for resident sketches; the least recently used goes first."
     )
     table_cache_bytes: int = Field(default=256 * 2**20, ge=0, description="Budget for cached measurement tables.")
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Ray cluster that holds the sketches in shards: auto, local or ADDRESS; by default none.",
+    )
+    shards: int | None = Field(
+        default=None, gt=0, description="Shards of a sketch; by default one for each GPU, or else for each machine."
+    )
+    least_share: float = Field(
+        default=0.5, gt=0, le=1, description="Of the shards, what must be there to measure with; with fewer, 503."
+    )
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the server listens on; 0 takes a free one.")
     max_body_bytes: int = Field(default=16 * 2**20, gt=0, description="Largest body of a request; a larger one is 413.")
@@ -85,6 +104,24 @@ class Settings(BaseSettings):
         default="auto", description="Of the log on standard error; auto is text on a terminal, else json."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Where artifacts lie."""
+        return Artifacts(directory=self.artifacts_dir, url=self.artifacts_url)
+
+    @field_validator("artifacts_url")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            location = parse_location(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        if isinstance(location, Path):
+            raise ValueError("not an object store: give s3://BUCKET/PREFIX, or NEVERSEEN_ARTIFACTS_DIR for a directory")
+        return location
 
     @field_validator("database_url")
     @classmethod

@@ -23,8 +23,7 @@ from app.erasure import check_retrained
 from app.errors import AppError, ConflictError
 from app.serving import located
 from app.settings import Settings
-from engine.errors import ArtifactError, EngineError
-from engine.store import open_artifact
+from engine.errors import ArtifactError, EngineError, StoreError
 from engine.supplements import Value, retrained_values
 from engine.threads import use_one_thread
 
@@ -39,7 +38,8 @@ class Outcome:
     """What came of a verification.
 
     Attributes:
-        state: "finished", "failed", or "pending" where it must be tried again, since the catalog is away.
+        state: "finished", "failed", or "pending" where it must be tried again, since the catalog or the store of the
+            artifacts is away.
         truths: a value for each measurement, where it is finished.
         reason: why it failed.
     """
@@ -58,18 +58,21 @@ def truths_of(database: Database, settings: Settings, verification: str) -> list
         NotFoundError: no such verification.
         ConflictError: the sketch version is deleted, or units that it was trained on were erased.
         ArtifactError: its artifact is gone or damaged; the message begins with its label.
+        StoreError: the store of the artifacts is away, or refuses.
         EngineError: what else the engine refuses.
     """
     with transaction(database, writes=False) as session:
         row = catalog.get_verification(session, verification)
         if row.version.state == "deleted":
             raise ConflictError(f"{row.version.label} is deleted: its artifact is given up.")
-        artifact = located(row.version, settings.artifacts_dir)
+        artifact = located(row.version, settings.artifacts)
         documents = catalog.load_documents(session, row.version.dataset)
         measurements = catalog.measurements_of(row)
     try:
-        opened = open_artifact(artifact.path, checksum=artifact.checksum)
+        opened = artifact.open(files=())  # a retrain needs the manifest only
         values = retrained_values(opened, documents, row.units, measurements, device=settings.device)
+    except StoreError:
+        raise
     except ArtifactError as error:
         raise ArtifactError(f"{artifact.label}: {error}") from error
     check_retrained(database, artifact)
@@ -151,6 +154,9 @@ def _work(settings: Settings, jobs: Connection) -> None:
 def _outcome(database: Database, settings: Settings, verification: str) -> Outcome:
     try:
         return Outcome(state="finished", truths=tuple(truths_of(database, settings, verification)))
+    except StoreError as error:
+        logger.warning("Verification %s waits: %s", verification, error)
+        return Outcome(state="pending")
     except (AppError, EngineError) as error:
         return Outcome(state="failed", reason=str(error))
     except OperationalError:

@@ -14,10 +14,12 @@ from rich.console import Console
 from engine import bench as benchmark
 from engine import evaluate as evaluation
 from engine import figures as paper
+from engine.cluster import retrain_on
 from engine.configuration import SketchConfiguration
 from engine.directions import Ensemble
 from engine.documents import Documents, read_documents
 from engine.errors import EngineError
+from engine.locations import parse_location
 from engine.measure import Measurement, targets
 from engine.model import ModelConfiguration
 from engine.plots import plot_accuracy, plot_curve, plot_expansion, plot_norms
@@ -26,7 +28,8 @@ from engine.resident import ResidentSketch
 from engine.sketch import build as build_sketch
 from engine.sketch import direction_steps
 from engine.stability import stability
-from engine.terminal import progress_bar, refuse
+from engine.store import Artifact
+from engine.terminal import on_cluster, progress_bar, refuse
 from engine.threads import use_one_thread
 from engine.train import TrainingConfiguration
 from engine.workers import worker_count
@@ -39,13 +42,17 @@ console = Console()
 Shuffle = Annotated[int | None, typer.Option(help="Shuffle the documents with this seed first.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first so many documents.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+OnCluster = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Do the work on a Ray cluster: auto (the one that runs), local, or HOST:PORT."),
+]
 Output = Annotated[Path | None, typer.Option("--output", help="Write the figures as JSON here.")]
 
 
 @app.command()
 def build(
     documents: Annotated[Path, typer.Argument(help="Documents: text (one a line), CSV or JSONL.")],
-    artifact: Annotated[Path, typer.Argument(help="Directory to create.")],
+    artifact: Annotated[str, typer.Argument(help="Directory to create, or URL of an object store, s3://… or gs://…")],
     axes: Annotated[bool, typer.Option(help="Train along every unit's axis too: exact first orders.")] = False,
     pairs: Annotated[bool, typer.Option(help="With axes: retrain without every two units, too.")] = False,
     anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 1_000,
@@ -66,6 +73,7 @@ def build(
     shuffle: Shuffle = None,
     limit: Limit = None,
     device: Device = "cpu",
+    cluster: OnCluster = None,
 ) -> None:
     """Train a model and sketch its training run."""
     chosen, shuffled_first = _chosen(documents, shuffle, limit, model_seed)
@@ -90,11 +98,14 @@ def build(
         dtype=dtype,  # type: ignore[arg-type]  # checked by the configuration
         block=block,
     )
-    with progress_bar("Sketching", "steps", console=console) as progress:
-        workers = worker_count(direction_steps(configuration, chosen), device=device)
-        done = build_sketch(chosen, configuration, artifact, device=device, workers=workers, progress=progress)
+    destination = parse_location(artifact)
+    workers = worker_count(direction_steps(configuration, chosen), device=device)
+    with on_cluster(cluster, console=console) as place, progress_bar("Sketching", "steps", console=console) as progress:
+        done = build_sketch(
+            chosen, configuration, destination, device=device, workers=workers, place=place, progress=progress
+        )
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
-    if (run := stability(ResidentSketch(done, device=device))) is not None:
+    if isinstance(done, Artifact) and (run := stability(ResidentSketch(done, device=device))) is not None:
         console.print(run.sentence, highlight=False)
 
 
@@ -110,6 +121,7 @@ def evaluate(
     shuffle: Shuffle = None,
     limit: Limit = None,
     device: Device = "cpu",
+    cluster: OnCluster = None,
     output: Output = None,
     plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG file.")] = None,
 ) -> None:
@@ -119,9 +131,20 @@ def evaluate(
     wanted = sizes or [size for size in (1, 10, 50, 100) if size < chosen.unit_count]
     sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
     measurements = [Measurement(text=text) for text in texts or chosen.texts[:8]]
-    with progress_bar("Retraining", "steps", console=console) as progress:
-        question = Question(confidence=confidence)
-        figures, pairs = evaluation.evaluate(sketch, chosen, sets, measurements, question=question, progress=progress)
+    question = Question(confidence=confidence)
+    with (
+        on_cluster(cluster, console=console) as place,
+        progress_bar("Retraining", "steps", console=console) as progress,
+    ):
+        figures, pairs = evaluation.evaluate(
+            sketch,
+            chosen,
+            sets,
+            measurements,
+            question=question,
+            retrain=retrain_on(place),
+            progress=progress,
+        )
     console.print(evaluation.accuracy_table(figures, confidence))
     _write(
         output,

@@ -53,6 +53,7 @@ class Attributions:
         raising: units whose deletion raises the measurement, the largest change first.
         lowering: units whose deletion lowers it, the largest change first.
         estimator: "retrained" where every unit was, else "sphere".
+        missing_share: as of a `Prediction`.
     """
 
     measurement: Measurement
@@ -60,6 +61,7 @@ class Attributions:
     raising: tuple[Attribution, ...]
     lowering: tuple[Attribution, ...]
     estimator: Literal["retrained", "sphere"]
+    missing_share: float
 
 
 def attribute(
@@ -98,6 +100,7 @@ def attribute(
         raising=tuple(a for a in reversed(ordered) if a.change > 0)[:top],
         lowering=tuple(a for a in ordered if a.change < 0)[:top],
         estimator="sphere" if frame.axes is None else "retrained",
+        missing_share=frame.missing_share,
     )
 
 
@@ -126,7 +129,7 @@ def _estimated(unit: int, table: Table, frame: Frame, confidence: float) -> Attr
         frame.one_set([unit]).overlaps[0],
         units=frame.units,
         deleted=1,
-        ensemble=frame.ensemble,
+        remaining=frame.remaining_fraction,
         average="mean",
         confidence=1 - (1 - confidence) / frame.units,
     )

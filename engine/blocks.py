@@ -6,6 +6,8 @@ on nothing but the configuration, the documents and its own directions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -13,6 +15,7 @@ from torch.nn.functional import one_hot
 from engine.anchors import anchor_sets, pairs
 from engine.compiled import worth_fusing
 from engine.configuration import Block, SketchConfiguration
+from engine.devices import torch_device
 from engine.directions import directions, planes
 from engine.documents import Documents
 from engine.errors import ConfigurationError
@@ -21,13 +24,66 @@ from engine.model import matrices
 from engine.native.groups import Code, Schedule, train_directions, train_models
 from engine.native.library import library
 from engine.retrain import retrain
-from engine.store import (
-    Execution,
-)
+from engine.store import PARAMETERS, BlockFiles, Execution, File, Plan
+from engine.threads import one_thread
 from engine.train import Progress, Step, along_directions, constant_jets, schedule, train
 from engine.workers import Report
 
 PLANE_NAMES = ("real", "imaginary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker of a build must know, wherever it is.
+
+    Attributes:
+        plan: what is built, and how.
+        documents: in training order.
+        files: where the results go.
+        device: name of the device that is to work.
+    """
+
+    plan: Plan
+    documents: Documents
+    files: BlockFiles
+    device: str
+
+
+@one_thread()
+def train_parameters(job: Job) -> File:
+    """Train ordinarily, and write the parameters before and after.
+
+    Raises:
+        ConfigurationError: training diverged, or the device isn't there.
+        ArtifactError: they can't be written.
+    """
+    configuration = job.plan.configuration
+    steps = schedule(configuration.model, configuration.training, job.documents, torch_device(job.device))
+    trained = train_ordinarily(configuration, steps, native=job.plan.execution.native)
+    if not all(matrix.isfinite().all() for matrix in trained.values()):
+        raise ConfigurationError(
+            "Training diverged: the parameters aren't finite. Lower learning_rate or raise epsilon."
+        )
+    initial = configuration.model.initial_parameters()
+    return job.files.save(
+        PARAMETERS,
+        {f"initial.{name}": matrix.to(configuration.torch_dtype) for name, matrix in initial.items()}
+        | {f"trained.{name}": matrix for name, matrix in trained.items()},
+    )
+
+
+def train_and_save(job: Job, number: int, report: Report) -> File:
+    """Train the block of a number, and write it.
+
+    Raises:
+        ConfigurationError: what was trained isn't finite, or the device isn't there.
+        ArtifactError: it can't be written.
+    """
+    configuration = job.plan.configuration
+    block = configuration.blocks(job.documents.unit_count)[number]
+    device = torch_device(job.device)
+    tensors = block_tensors(configuration, job.documents, block, device, job.plan.execution, report=report)
+    return job.files.save(block.file, tensors)
 
 
 def execution(configuration: SketchConfiguration, device: torch.device, work: int, *, native: bool = True) -> Execution:

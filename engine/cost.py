@@ -23,7 +23,7 @@ import contextlib
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ from engine.memory import peak_memory_bytes
 from engine.native.groups import STEPS as GROUP_STEPS
 from engine.sketch import direction_steps
 from engine.store import PARAMETERS, Execution
-from engine.threads import one_thread
+from engine.threads import cores, one_thread
 from engine.train import Step, schedule
 from engine.workers import shares
 
@@ -78,7 +78,7 @@ class Cost:
 
     Attributes:
         seconds: wall time, the measurement and what was compiled for it not counted.
-        memory_bytes: the most that all processes of the build have at the same time.
+        memory_bytes: the most that all processes of the build have at the same time; on a cluster, each of them.
         size_bytes: of the artifact.
         direction_steps: directions, axes and retrained sets, times steps.
         workers: threads or processes that work at the same time.
@@ -133,6 +133,7 @@ def estimate_cost(
     workers: int,
     *,
     finished: Collection[str] = (),
+    spread: bool = False,
 ) -> Cost:
     """Measure some steps, and tell from them what a build will cost.
 
@@ -142,6 +143,7 @@ def estimate_cost(
         device: "cpu", or a CUDA device.
         workers: threads or processes that the build gets.
         finished: names of the files that an earlier attempt has left; they cost no time.
+        spread: whether the workers are processes of a cluster, of machines like this one.
 
     Raises:
         ConfigurationError: the device isn't there.
@@ -151,11 +153,14 @@ def estimate_cost(
     blocks = [block for block in configuration.blocks(documents.unit_count) if block.file not in finished]
     chosen = execution(configuration, place, direction_steps(configuration, documents))
     workers = len(shares(range(len(blocks)), workers))
-    rates = _measured_rates(documents, configuration, blocks, place, chosen, workers)
+    rates = _measured_rates(
+        documents, configuration, blocks, place, chosen, min(workers, cores()) if spread else workers
+    )
+    rates = replace(rates, threads=rates.threads and not spread)
     ordinary_run = 0.0 if PARAMETERS in finished else rates.ordinary_step * len(steps)
     return Cost(
         seconds=ordinary_run + blocks_seconds(blocks, steps, rates, workers=workers),
-        memory_bytes=_memory_bytes(configuration, blocks, workers, place, threads=chosen.native),
+        memory_bytes=_memory_bytes(configuration, blocks, 1 if spread else workers, place, threads=chosen.native),
         size_bytes=configuration.size_bytes(documents.unit_count),
         direction_steps=direction_steps(configuration, documents),
         workers=workers,

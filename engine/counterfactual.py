@@ -91,17 +91,17 @@ def counterfactual_model(sketch: ResidentSketch, units: Sequence[int]) -> Model:
         raise QuestionError(
             "The sketch has no axes, so that it can't tell parameters; a build with --axes serves this question."
         )
-    assert frame.models is not None  # with axes there are retrained models
+    assert frame.holdings is not None
     chosen = sorted(units)
     start = torch.cat([matrix.flatten() for matrix in base.values()]).double()
-    alone = frame.models.rows(chosen).double()
+    alone = frame.holdings.models(chosen).double()
     total = start + (alone - start).sum(dim=0)
     paired = frame.axes.pairs and len(chosen) > 1
     if paired:
         together = [_pair_row(first, second, sketch.unit_count) for first, second in itertools.combinations(chosen, 2)]
         # Σ over pairs of θ(u) + θ(v) - θ(∅), where every unit is in |D| - 1 pairs.
         expected = (len(chosen) - 1) * alone.sum(dim=0) - len(together) * start
-        total = total + frame.models.rows(together).double().sum(dim=0) - expected
+        total = total + frame.holdings.models(together).double().sum(dim=0) - expected
     summed = matrices(frame.model, total.to(sketch.configuration.torch_dtype))
     return Model(configuration=frame.model, matrices=summed, source="pairs" if paired else "axes")
 

@@ -16,7 +16,8 @@ Ensembles (m units):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -82,17 +83,26 @@ def overlaps(rows: Tensor, units: Tensor) -> Tensor:
     return rows[:, units].to(torch.complex128).sum(dim=1).conj()
 
 
-def remaining_fraction(ensemble: Ensemble, units: int, count: int) -> float:
-    """Factor on the variance of a mean over `count` directions at order 1.
+def remaining_fraction(ensemble: Ensemble, units: int, parts: Sequence[range]) -> float:
+    """Factor on the variance of a mean over directions at order 1.
 
     The mean over a complete block of m rows of a unitary matrix is exact, and its rows are exchangeable: a mean over
-    b of the m is a mean over a finite population, with variance (1 - b/m) S²/b. Complete blocks contribute none.
-    Independent directions have factor 1.
+    b of the m is a mean over a finite population, with variance (1 - b/m) S²/b. Complete blocks contribute none; over
+    blocks that add up to K directions the factor is Σ_b b (1 - b/m) / K. Independent directions have factor 1.
+
+    Args:
+        ensemble: of the directions.
+        units: m.
+        parts: which directions the mean is over, none twice.
     """
-    if ensemble != "unitary":
+    count = sum(len(part) for part in parts)
+    if ensemble != "unitary" or not count:
         return 1.0
-    rest = count % units
-    return rest / count * (1 - rest / units)
+    of_block: Counter[int] = Counter()
+    for part in parts:
+        for block in range(part.start // units, -(-part.stop // units)):
+            of_block[block] += min(part.stop, (block + 1) * units) - max(part.start, block * units)
+    return sum(rows * (1 - rows / units) for rows in of_block.values()) / count
 
 
 def _gaussians(seed: int, units: int, start: int, stop: int) -> np.ndarray:

@@ -31,8 +31,20 @@ class ArtifactError(EngineError):
     """An artifact that is damaged, truncated, incomplete or not ours."""
 
 
+class StoreError(ArtifactError):
+    """An object store that is away, or refuses."""
+
+
 class WorkerError(EngineError):
     """A process of a build that ended before its work did."""
+
+
+class ShardsAwayError(EngineError):
+    """So much of a sketch is away that it can't answer until its shards are back."""
+
+
+class ShardLostError(ShardsAwayError):
+    """A shard of a sketch that went away while it was asked; the others may still answer."""
 
 
 class QuestionError(EngineError):

@@ -109,6 +109,7 @@ def predict(
             estimator=estimator,
             readout=readout,
             average=None,
+            missing_share=frame.missing_share,
         )
     return _prediction(
         table,
@@ -119,6 +120,7 @@ def predict(
         estimator=estimator,
         readout=readout,
         average=None,
+        missing_share=frame.missing_share,
     )
 
 
@@ -192,7 +194,7 @@ def _by_sphere(
             overlap,
             units=frame.units,
             deleted=size,
-            ensemble=frame.ensemble,
+            remaining=frame.remaining_fraction,
             average=question.average,
             confidence=question.confidence,
         )
@@ -229,6 +231,7 @@ def _by_sphere(
             estimator=estimator,
             readout=None if exact else "probability",
             average=average,
+            missing_share=frame.missing_share,
         )
     terms = [estimators[0].term(r, largest) for r in range(1, frame.degree + 1)]
     return _prediction(
@@ -240,6 +243,7 @@ def _by_sphere(
         estimator=estimator,
         readout=None if exact else "logarithm",
         average=average,
+        missing_share=frame.missing_share,
     )
 
 
@@ -253,6 +257,7 @@ def _prediction(
     estimator: AnsweredBy,
     readout: Readout | None,
     average: Average | None,
+    missing_share: float,
 ) -> Prediction:
     baseline = float(table.baseline[0])
     estimate, standard_error, interval = points[max(question.downweights)].scalars(0)
@@ -272,6 +277,7 @@ def _prediction(
         estimator=estimator,
         readout=readout,
         average=average,
+        missing_share=missing_share,
     )
 
 

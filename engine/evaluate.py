@@ -18,7 +18,8 @@ from engine.errors import ArtifactError, DeletionSetError
 from engine.measure import Measurement, measure_models
 from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch
-from engine.retrain import retrain
+from engine.retrain import Retrain
+from engine.retrain import retrain as retrain_here
 from engine.threads import cores
 from engine.train import Progress
 
@@ -131,6 +132,7 @@ def evaluate(
     measurements: Sequence[Measurement],
     *,
     question: Question | None = None,
+    retrain: Retrain = retrain_here,
     progress: Progress = lambda done, total: None,
 ) -> tuple[list[Accuracy], list[Pair]]:
     """Estimate and retrain for every set, and compare.
@@ -141,6 +143,7 @@ def evaluate(
         sets: deletion sets; those that the sketch was retrained for are left out, except units alone and pairs.
         measurements: asked for every set; losses and log-probabilities.
         question: how to ask; one downweight of 1.
+        retrain: trains the models, on this machine if nothing is said.
         progress: of the retrains.
 
     Returns:

@@ -18,7 +18,6 @@ import torch
 
 from engine import jet
 from engine.frame import Frame, as_real, on_host, product
-from engine.held import Held
 from engine.jet import Jet
 from engine.measure import Measurement, read_out, read_out_jets, targets
 
@@ -142,18 +141,13 @@ def tabulate(measurements: Sequence[Measurement], frame: Frame) -> list[Table]:
         TextLengthError, UnknownCharacterError: as `measure.targets`.
     """
     texts = [targets(measurement, frame.model) for measurement in measurements]
+    assert frame.holdings is not None
 
-    def measured(held: Held | None) -> Sequence[Jet | None]:
-        found = [None] * len(texts) if held is None else held.probabilities(texts)
-        return [None if one is None else jet.linear_map(torch.Tensor.double, one) for one in found]
+    def precise(found: Sequence[Jet] | None) -> Sequence[Jet | None]:
+        return [None] * len(texts) if found is None else [jet.linear_map(torch.Tensor.double, one) for one in found]
 
-    along_axes = measured(None if frame.axes is None else frame.axes.parameters)
-    return [
-        _table(measurement, frame, *found)
-        for measurement, *found in zip(
-            measurements, measured(frame.parameters), along_axes, measured(frame.models), strict=True
-        )
-    ]
+    measured = map(precise, frame.holdings.measure(texts))
+    return [_table(measurement, frame, *found) for measurement, *found in zip(measurements, *measured, strict=True)]
 
 
 def _table(

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.directions import Ensemble
-from engine.held import Held
+from engine.directions import Ensemble, remaining_fraction
+from engine.holdings import Holdings
 from engine.interpolation import Interpolation
 from engine.model import ModelConfiguration
 
@@ -65,17 +65,15 @@ def relatives(likeness: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Every unit alone: jets along the units' axes, and what the retrained models are.
+    """Every unit alone: what the retrained models are, and what they have in common.
 
     Attributes:
-        parameters: real jets of the trained parameters along the m axes, to be measured.
         pairs: whether there are retrained models without every two units.
         anchors: the anchors' deletion sets as rows of zeros and ones, float64 of shape [A, m].
         kinship: inner products of what deleting each unit does to the parameters, less the mean over the units; of
             shape [m, m].
     """
 
-    parameters: Held
     pairs: bool
     anchors: Tensor
     kinship: Tensor
@@ -122,10 +120,10 @@ class Frame:
         ensemble: of the random directions.
         directions: ψ, complex of shape [K, m].
         trained: matrices of the ordinary run's parameters by name.
-        parameters: jets of the trained parameters along the random directions, to be measured; None where there are
-            none.
-        models: the B models that were really retrained, to be measured. With axes: without each single unit, then
-            without each pair where there are pairs, then the anchors. None where there are none.
+        holdings: what is measured: jets along the random directions and along the axes, and the B models that were
+            really retrained. With axes: without each single unit, then without each pair where there are pairs, then
+            the anchors. None where nothing is to be measured.
+        missing_share: of the sketch's random directions, what these lack.
         axes: where the sketch has them.
         interpolation: of the directions, where the sketch has axes too.
     """
@@ -136,8 +134,8 @@ class Frame:
     ensemble: Ensemble
     directions: Tensor
     trained: Mapping[str, Tensor]
-    parameters: Held | None = None
-    models: Held | None = None
+    holdings: Holdings | None = None
+    missing_share: float = 0.0
     axes: Axes | None = None
     interpolation: Interpolation | None = None
 
@@ -163,14 +161,20 @@ class Frame:
     def size_bytes(self) -> int:
         """What the sketch occupies, with what is made of it at the first questions."""
         axes, interpolation, psi = self.axes, self.interpolation, self.directions
-        held = (self.parameters, self.models, None if axes is None else axes.parameters, *self.trained.values())
-        total = sum(one.nbytes for one in held if one is not None)
+        total = sum(matrix.nbytes for matrix in self.trained.values())
+        total += 0 if self.holdings is None else self.holdings.nbytes
         total += 2 * psi.nbytes  # and `directions_by_unit`
         if axes is not None:
             total += 2 * axes.anchors.nbytes + axes.kinship.nbytes + self.anchor_sets.size_bytes
             total += 16 * len(axes.anchors) ** 2  # `anchor_likeness` and `anchor_relatives`
             total += 16 * psi.numel() * max(self.degree - 1, 0)  # `direction_powers`
         return total + (0 if interpolation is None else interpolation.size_bytes)
+
+    @cached_property
+    def remaining_fraction(self) -> float:
+        """Factor on the variance of a mean over the directions at order 1."""
+        parts = (range(len(self.directions)),) if self.holdings is None else self.holdings.parts
+        return remaining_fraction(self.ensemble, self.units, parts)
 
     @cached_property
     def directions_by_unit(self) -> np.ndarray:

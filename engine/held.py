@@ -35,19 +35,8 @@ class Held(Protocol):
         """K."""
         ...
 
-    def put(self, start: int, rows: Tensor, *, order: int = 0, plane: int = 0) -> None:
-        """Fill in a plane of some directions' coefficients of an order, or, of order 0, some plain models.
-
-        Args:
-            start: the first direction or model.
-            rows: of shape [count, P].
-            order: 1 … S, or 0.
-            plane: 0, or 1 for imaginary parts.
-        """
-        ...
-
     def rows(self, which: Sequence[int] | None = None, *, order: int = 0, plane: int = 0) -> Tensor:
-        """What `put` filled in, of all or of some directions or plain models: [n, P]."""
+        """Coefficients of an order and plane, of all or of some directions; of order 0 of plain models: [n, P]."""
         ...
 
     def probabilities(self, texts: Sequence[Text]) -> list[Jet]:
@@ -62,6 +51,21 @@ class Held(Protocol):
         ...
 
 
+class Room(Held, Protocol):
+    """Room for them, to be filled in."""
+
+    def put(self, start: int, rows: Tensor, *, order: int = 0, plane: int = 0) -> None:
+        """Fill in a plane of some directions' coefficients of an order, or, of order 0, some plain models.
+
+        Args:
+            start: the first direction or model.
+            rows: of shape [count, P].
+            order: 1 … S, or 0.
+            plane: 0, or 1 for imaginary parts.
+        """
+        ...
+
+
 def room(
     model: ModelConfiguration,
     count: int,
@@ -72,7 +76,7 @@ def room(
     planes: int = 1,
     constant: Tensor | None = None,
     native: bool = True,
-) -> Held:
+) -> Room:
     """Room for parameters, all zero.
 
     Args:

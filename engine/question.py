@@ -94,6 +94,8 @@ class Prediction:
         estimator: that gave it; "retrained" where the model was really retrained without the set.
         readout: whether probabilities were added up, or their logarithms, or both; None where nothing was.
         average: how random directions were averaged; None where none were.
+        missing_share: of the sketch's random directions, what was away when this was measured; the estimate rests on
+            the others, and the interval is wider for it.
     """
 
     measurement: Measurement
@@ -109,6 +111,7 @@ class Prediction:
     estimator: AnsweredBy
     readout: Readout | None
     average: Average | None
+    missing_share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ class Distribution:
     Attributes:
         measurement: what was asked.
         outcomes: for every token of the vocabulary.
-        degree, estimator, readout, average: as of a `Prediction`.
+        degree, estimator, readout, average, missing_share: as of a `Prediction`.
     """
 
     measurement: Measurement
@@ -140,6 +143,7 @@ class Distribution:
     estimator: AnsweredBy
     readout: Readout | None
     average: Average | None
+    missing_share: float
 
 
 def check_confidence(confidence: float) -> None:

@@ -20,24 +20,29 @@ from torch import Tensor
 from engine import supplements
 from engine.attribution import Attributions, attribute
 from engine.batching import Batches
-from engine.blocks import PLANE_NAMES, direction_probe, draw_directions
+from engine.blocks import direction_probe, draw_directions
 from engine.cache import ByteCache
-from engine.configuration import Block, SketchConfiguration
+from engine.configuration import SketchConfiguration
 from engine.devices import torch_device
-from engine.errors import ArtifactError
+from engine.errors import ArtifactError, ShardLostError
 from engine.estimate import Prepared, predict, prepare
 from engine.frame import Axes, Frame
-from engine.held import Held, room
+from engine.held import room
+from engine.holdings import Extended, Holdings, hold
 from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.measure import Measurement, targets
 from engine.model import matrices
 from engine.question import Distribution, Prediction, Question, check_units
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
-_Key: TypeAlias = tuple[str, int | None, Measurement]
+_Key: TypeAlias = tuple[str, int | None, tuple[range, ...], Measurement]
 
 TableCache: TypeAlias = ByteCache[_Key, Prepared]
-"""Tables with their calibration, by the artifact's checksum, its supplement's stamp, and the measurement."""
+"""Tables with their calibration, by the artifact's checksum, its supplement's stamp, the directions that were measured
+along, and the measurement."""
+
+_TRIES = 3
+"""Of a measurement whose shards go away meanwhile: those that are left are asked again."""
 
 _PROBE_TOLERANCE = 1e-9
 
@@ -53,42 +58,52 @@ class _State:
 
     Attributes:
         frame: what all measurements share.
-        sets: deletion sets of the retrained models, in their order.
+        holdings: what is measured.
         stamp: of the supplement, as it was read.
         tables: what was measured, and what will be.
     """
 
     frame: Frame
-    sets: list[tuple[int, ...]]
+    holdings: Holdings
     stamp: int | None
     tables: Batches[_Key, Prepared]
 
     @cached_property
     def rows(self) -> dict[tuple[int, ...], int]:
         """Where the model without a deletion set is."""
-        return {units: row for row, units in enumerate(self.sets)}
+        return {units: row for row, units in enumerate(self.holdings.sets)}
 
 
 class ResidentSketch:
     """A sketch in the device's memory, ready to answer. Safe to use from several threads."""
 
-    def __init__(self, artifact: Artifact, *, device: str = "cpu", tables: TableCache | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        device: str = "cpu",
+        tables: TableCache | None = None,
+        holdings: Holdings | None = None,
+    ) -> None:
         """Load an opened artifact.
 
         Args:
             artifact: from `open_artifact`.
             device: "cpu", or a CUDA device.
             tables: cache of measurement tables, which sketches may share; by default one of its own.
+            holdings: what is measured, where others hold it; by default it is read into the device's memory.
 
         Raises:
             ArtifactError: its tensors don't fit its manifest, or its directions can't be drawn again.
+            ShardLostError, ShardsAwayError: of the holdings.
         """
         self.artifact = artifact
         self.device = torch_device(device)
         self._tables = table_cache(64 << 20) if tables is None else tables
         self._reading, self._measuring = threading.Lock(), threading.Lock()
-        self._built = self._load()
+        self._built = self._load(hold(artifact, device=self.device) if holdings is None else holdings)
         self._now = self._with_supplement()
+        self._left: tuple[_State, _State] | None = None  # a state, and what is left of it while shards are away
 
     @classmethod
     def open(cls, path: Path, *, checksum: str | None = None, device: str = "cpu") -> ResidentSketch:
@@ -110,9 +125,9 @@ class ResidentSketch:
         return self._current().frame
 
     @property
-    def retrained_sets(self) -> list[tuple[int, ...]]:
-        """Deletion sets that the model was retrained without, in the order of `Frame.models`."""
-        return self._current().sets
+    def retrained_sets(self) -> Sequence[tuple[int, ...]]:
+        """Deletion sets that the model was retrained without, in the order of the frame's models."""
+        return self._current().holdings.sets
 
     @property
     def unit_count(self) -> int:
@@ -122,27 +137,30 @@ class ResidentSketch:
     @property
     def size_bytes(self) -> int:
         """Memory of coefficients, retrained models and directions, and what is kept of them for the anchors."""
-        built, now = self._built.frame.models, self._now.frame.models
-        twice = built.nbytes if built is not None and built is not now else 0  # once more, with what came later
-        return self._now.frame.size_bytes + twice
+        return self._now.frame.size_bytes
 
     def table(self, measurement: Measurement) -> Prepared:
         """What is known of a measurement, made once.
 
         Raises:
             TextLengthError, UnknownCharacterError: the text can't be measured.
+            ShardsAwayError: as `predict`.
         """
-        [prepared] = self._prepared(self._current(), [measurement])
+        _, [prepared] = self._prepared([measurement])
         return prepared
 
     def warm(self) -> None:
-        """Make now what the first question would wait for: all that measurements share. By measuring something."""
-        prepare([Measurement(kind="next_token")], self.frame)  # of an empty prompt, which any sketch can tell
+        """Make now what the first question would wait for: all that measurements share. By measuring something.
+
+        Raises:
+            ShardLostError, ShardsAwayError: of the holdings.
+        """
+        # The next token after an empty prompt, which any sketch can tell.
+        prepare([Measurement(kind="next_token")], self._available(self._current()).frame)
 
     def knows(self, measurements: Sequence[Measurement]) -> bool:
         """Whether all of them were measured already, so that an answer takes no time; it never waits."""
-        stamp = supplements.stamp(self.artifact)
-        return all((self.artifact.checksum, stamp, one) in self._tables for one in measurements)
+        return self._knows(supplements.stamp(self.artifact), measurements)
 
     def attribute(
         self, measurement: Measurement, *, top: int, confidence: float, left_out: Collection[int] = ()
@@ -151,9 +169,9 @@ class ResidentSketch:
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
+            ShardsAwayError: as `predict`.
         """
-        now = self._current()
-        [prepared] = self._prepared(now, [measurement])
+        now, [prepared] = self._prepared([measurement])
         return attribute(prepared, now.frame, top=top, confidence=confidence, left_out=left_out)
 
     def predict(
@@ -168,30 +186,65 @@ class ResidentSketch:
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
+            ShardsAwayError: too much of the sketch is away.
         """
         check_units(units, self.unit_count)
-        now, members = self._current(), tuple(sorted(units))
+        now, found = self._prepared(measurements)
+        members = tuple(sorted(units))
         deleted, row = now.frame.one_set(members), now.rows.get(members)
-        return [
-            predict(prepared, now.frame, deleted, question, retrained=row)
-            for prepared in self._prepared(now, measurements)
-        ]
+        return [predict(prepared, now.frame, deleted, question, retrained=row) for prepared in found]
 
     def retrained_model(self, units: Sequence[int]) -> dict[str, Tensor] | None:
-        """Parameter matrices of the model that was retrained without a deletion set, if one was."""
+        """Parameter matrices of the model that was retrained without a deletion set, if one was.
+
+        Raises:
+            ShardLostError, ShardsAwayError: it is away.
+        """
         now = self._current()
         row = now.rows.get(tuple(sorted(units)))
-        if row is None or now.frame.models is None:
-            return None
-        return matrices(self.configuration.model, now.frame.models.rows([row])[0])
+        return None if row is None else matrices(self.configuration.model, now.holdings.models([row])[0])
 
-    def _prepared(self, now: _State, measurements: Sequence[Measurement]) -> list[Prepared]:
-        """What is known of some measurements: from the cache, or made together, with those of concurrent questions."""
-        keys = [(self.artifact.checksum, now.stamp, measurement) for measurement in measurements]
-        for key in keys:
-            if key not in self._tables:
-                targets(key[-1], self.configuration.model)  # what can't be measured must not spoil a batch
-        return now.tables.get(keys)
+    def _prepared(self, measurements: Sequence[Measurement]) -> tuple[_State, list[Prepared]]:
+        """What is known of some measurements, and the state that they were made in.
+
+        From the cache, or made together, with those of concurrent questions. While shards are away, what was measured
+        before they went is as good as ever; other measurements are made along what is left.
+        """
+        for measurement in measurements:
+            targets(measurement, self.configuration.model)  # what can't be measured must not spoil a batch
+        for left in reversed(range(_TRIES)):
+            now = self._current()
+            if not self._knows(now.stamp, measurements):
+                now = self._available(now)
+            parts = now.holdings.parts
+            try:
+                return now, now.tables.get([(self.artifact.checksum, now.stamp, parts, one) for one in measurements])
+            except ShardLostError:
+                if not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _knows(self, stamp: int | None, measurements: Sequence[Measurement]) -> bool:
+        checksum, parts = self.artifact.checksum, self._built.holdings.parts
+        return all((checksum, stamp, parts, one) in self._tables for one in measurements)
+
+    def _available(self, state: _State) -> _State:
+        """A state, or what is left of it while shards are away."""
+        holdings = state.holdings.available()
+        if holdings is state.holdings:
+            return state
+        left = self._left
+        if left is None or left[0] is not state or left[1].holdings.parts != holdings.parts:
+            total = self.configuration.directions
+            kept = [number for part in holdings.parts for number in part]
+            frame = dataclasses.replace(
+                state.frame,
+                directions=state.frame.directions[kept],
+                holdings=holdings,
+                missing_share=1 - len(kept) / total,
+            )
+            left = self._left = (state, self._state(frame, holdings, state.stamp))
+        return left[1]
 
     def look_again(self) -> None:
         """Let go of models that were retrained later, and are no longer beside the artifact."""
@@ -211,83 +264,60 @@ class ResidentSketch:
         found = supplements.read(self.artifact)
         new = [number for number, units in enumerate(found.sets) if units not in built.rows]
         if not new:
-            return self._state(built.frame, built.sets, stamp)
+            return self._state(built.frame, built.holdings, stamp)
         sets = [found.sets[number] for number in new]
-        frame, axes = built.frame, built.frame.axes
+        axes = built.frame.axes
         if axes is not None:
             anchors = _indicators(sets, self.unit_count).to(self.device)
             axes = dataclasses.replace(axes, anchors=torch.cat([axes.anchors, anchors]))
-        models = self._room(len(built.sets) + len(sets))
-        if frame.models is not None:
-            models.put(0, frame.models.rows())
-        models.put(len(built.sets), found.models[new])
-        frame = dataclasses.replace(frame, axes=axes, models=models)
-        return self._state(frame, [*built.sets, *sets], stamp)
+        configuration = self.configuration
+        later = room(configuration.model, len(new), dtype=configuration.torch_dtype, device=self.device)
+        later.put(0, found.models[new])
+        holdings = Extended(built=built.holdings, later=later, later_sets=sets)
+        return self._state(dataclasses.replace(built.frame, axes=axes, holdings=holdings), holdings, stamp)
 
-    def _state(self, frame: Frame, sets: list[tuple[int, ...]], stamp: int | None) -> _State:
+    def _state(self, frame: Frame, holdings: Holdings, stamp: int | None) -> _State:
         def make(keys: list[_Key]) -> list[Prepared]:
-            return prepare([measurement for _, _, measurement in keys], frame)
+            return prepare([measurement for *_, measurement in keys], frame)
 
-        return _State(frame=frame, sets=sets, stamp=stamp, tables=Batches(self._tables, make, making=self._measuring))
+        tables = Batches(self._tables, make, making=self._measuring)
+        return _State(frame=frame, holdings=holdings, stamp=stamp, tables=tables)
 
-    def _load(self) -> _State:
+    def _load(self, holdings: Holdings) -> _State:
         """What the artifact holds."""
-        configuration, path = self.configuration, self.artifact.path
-        model, units = configuration.model, self.unit_count
+        configuration, units = self.configuration, self.unit_count
         psi = self._draw_directions()
         try:
-            constants = read_tensors(path / PARAMETERS)
-            # A copy, as everything that is kept: what is mapped changes with the file, and ends the process where that
-            # is cut off.
-            constant = torch.cat([constants[f"trained.{name}"].flatten() for name in model.shapes]).to(self.device)
-            trained = matrices(model, constant)
-            along_directions = along_axes = models = None
-            if configuration.directions:
-                along_directions = self._room(configuration.directions, constant, planes=2)
-            if configuration.axes:
-                along_axes = self._room(units, constant, planes=1)
-                models = self._room(configuration.retrained(units))
-            rooms = {"directions": along_directions, "axes": along_axes, "retrained": models}
-            sets: list[tuple[int, ...]] = []
-            for block in configuration.blocks(units):
-                tensors, held = read_tensors(path / block.file), rooms[block.kind]
-                assert held is not None  # there are no other blocks than what there is room for
-                sets += _fill(held, block, tensors, configuration.degree)
+            constants = read_tensors(self.artifact.path / PARAMETERS)
+            trained = {  # copies, as everything that is kept
+                name: constants[f"trained.{name}"].to(self.device, copy=True).reshape(shape)
+                for name, shape in configuration.model.shapes.items()
+            }
         except (KeyError, RuntimeError) as error:
             raise ArtifactError("The tensors don't fit the manifest.") from error
         axes = None
-        if along_axes is not None and models is not None:
-            singles = models.rows(range(units)).double()
+        if configuration.axes:
+            singles = holdings.models(range(units)).double()
             singles = singles - singles.mean(dim=0)
-            anchors = _indicators(sets[len(sets) - configuration.anchors :], units).to(self.device)
-            axes = Axes(parameters=along_axes, pairs=configuration.pairs, kinship=singles @ singles.T, anchors=anchors)
+            sets = holdings.sets[len(holdings.sets) - configuration.anchors :]
+            axes = Axes(
+                pairs=configuration.pairs,
+                kinship=singles @ singles.T,
+                anchors=_indicators(sets, units).to(self.device),
+            )
         interpolated = axes is not None and 0 < configuration.directions <= MOST_DIRECTIONS
         frame = Frame(
-            model=model,
+            model=configuration.model,
             units=units,
             degree=configuration.degree,
             ensemble=configuration.ensemble,
             directions=psi,
             trained=trained,
-            parameters=along_directions,
-            models=models,
+            holdings=holdings,
             axes=axes,
             interpolation=Interpolation(psi.to(torch.complex128), configuration.degree) if interpolated else None,
         )
-        return self._state(frame, sets, None)
-
-    def _room(self, count: int, constant: Tensor | None = None, *, planes: int = 1) -> Held:
-        """Room for jets with these constants, or for plain models."""
-        configuration = self.configuration
-        return room(
-            configuration.model,
-            count,
-            dtype=configuration.torch_dtype,
-            device=self.device,
-            degree=0 if constant is None else configuration.degree,
-            planes=planes,
-            constant=constant,
-        )
+        return self._state(frame, holdings, None)
 
     def _draw_directions(self) -> Tensor:
         configuration = self.configuration
@@ -296,27 +326,6 @@ class ResidentSketch:
             if abs(complex(*drawn) - complex(*stored)) > _PROBE_TOLERANCE:
                 raise ArtifactError("This installation draws other directions than the one that built the sketch.")
         return rows.to(self.device, torch.complex64 if configuration.dtype == "float32" else torch.complex128)
-
-
-def _fill(held: Held, block: Block, tensors: dict[str, Tensor], degree: int) -> list[tuple[int, ...]]:
-    """Put what a block's file holds where it belongs; the deletion sets of its retrained models."""
-    if block.kind == "retrained":
-        _check(tensors["models"], block)
-        held.put(block.start, tensors["models"])
-        sizes: list[int] = tensors["sizes"].tolist()
-        return [tuple(units.tolist()) for units in torch.split(tensors["members"], sizes)]
-    planes = PLANE_NAMES if block.kind == "directions" else PLANE_NAMES[:1]
-    for order in range(1, degree + 1):
-        for number, name in enumerate(planes):
-            rows = tensors[f"order{order}.{name}"]
-            _check(rows, block)
-            held.put(block.start, rows, order=order, plane=number)
-    return []
-
-
-def _check(rows: Tensor, block: Block) -> None:
-    if len(rows) != block.stop - block.start:
-        raise ArtifactError("The tensors don't fit the manifest.")
 
 
 def _indicators(sets: Sequence[tuple[int, ...]], units: int) -> Tensor:

@@ -7,6 +7,7 @@ by zero (`engine.train`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,24 @@ from engine.native.library import library
 from engine.threads import one_thread
 from engine.train import Progress, of_models, schedule, train
 from engine.workers import Report, train_blocks
+
+
+class Retrain(Protocol):
+    """`retrain`, or the same on a cluster: `engine.cluster.Cluster.retrain`."""
+
+    def __call__(
+        self,
+        documents: Documents,
+        configuration: SketchConfiguration,
+        deletion_sets: Sequence[Sequence[int]],
+        *,
+        batch: int = 64,
+        device: str = "cpu",
+        workers: int = 1,
+        progress: Progress = lambda done, total: None,
+    ) -> dict[str, Tensor]:
+        """Train one plain model for every deletion set."""
+        ...
 
 
 @one_thread()

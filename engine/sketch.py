@@ -12,76 +12,162 @@ import contextlib
 import functools
 import platform
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 import torch
 
-from engine.blocks import block_tensors, direction_probe, draw_directions, execution, train_ordinarily
+from engine.blocks import Job, direction_probe, draw_directions, execution, train_and_save, train_parameters
 from engine.configuration import SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError
+from engine.locations import Location
+from engine.remote import Published, RemoteWorkspace, check_same_sketch, find_published, open_workspace
 from engine.store import (
     MANIFEST,
     PARAMETERS,
     Artifact,
+    Execution,
+    File,
     Manifest,
     Plan,
     Source,
     Workspace,
     open_artifact,
-    save_tensors,
 )
-from engine.threads import one_thread
-from engine.train import Progress, schedule
+from engine.train import Progress
 from engine.workers import Report, train_blocks
 
+Result = TypeVar("Result")
 
+
+class Place(Protocol):
+    """Where the work of a build is done: `Here`, or `engine.cluster.Cluster`."""
+
+    def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
+        """What a function gives where the work is done, which may be another machine than this one.
+
+        Args:
+            device: that the function needs: "cpu" or "cuda".
+            function: of a module.
+            arguments: that can be pickled.
+        """
+        ...
+
+    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> Mapping[str, File]:
+        """Train and write the blocks of these numbers.
+
+        Args:
+            job: the build.
+            numbers: of the blocks.
+            report: called with the direction·steps that were just done; with a negative number where some were lost.
+
+        Returns:
+            The files that are known by now; it needn't be all of them.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """This machine: threads or processes, `workers` of them."""
+
+    workers: int = 1
+
+    def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
+        """What the function gives."""
+        return function(*arguments)
+
+    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> Mapping[str, File]:
+        """Train and write the blocks of these numbers."""
+        train_one = functools.partial(train_and_save, job)
+        train_blocks(train_one, numbers, workers=self.workers, threads=job.plan.execution.native, report=report)
+        return {}
+
+
+@overload
 def build(
     documents: Documents,
     configuration: SketchConfiguration,
     destination: Path,
     *,
+    device: str = ...,
+    workers: int = ...,
+    native: bool = ...,
+    place: Place | None = ...,
+    progress: Progress = ...,
+) -> Artifact: ...
+
+
+@overload
+def build(
+    documents: Documents,
+    configuration: SketchConfiguration,
+    destination: str,
+    *,
+    device: str = ...,
+    workers: int = ...,
+    native: bool = ...,
+    place: Place | None = ...,
+    progress: Progress = ...,
+) -> Published: ...
+
+
+def build(
+    documents: Documents,
+    configuration: SketchConfiguration,
+    destination: Location,
+    *,
     device: str = "cpu",
     workers: int = 1,
     native: bool = True,
+    place: Place | None = None,
     progress: Progress = lambda done, total: None,
-) -> Artifact:
+) -> Artifact | Published:
     """Build a sketch, or go on with one, or return the one that is there already.
 
     Args:
         documents: in training order; their characters must be in the model's vocabulary.
         configuration: what to build.
-        destination: directory of the artifact; its parent exists or can be made.
+        destination: of the artifact: a directory whose parent exists or can be made, or a URL of an object store.
         device: "cpu", or a CUDA device.
         workers: how many blocks are trained at the same time; they change nothing but the time. Without a compiler
             they are processes, and a script needs Python's usual ``if __name__ == "__main__":``.
         native: whether to train by native code where it can be had. Otherwise torch trains, to rounding the same.
+        place: where the work is done; this machine, if nothing is said. A cluster has workers of its own.
         progress: called with the finished direction·steps and all of them. What an earlier attempt finished counts at
             once.
+
+    Returns:
+        The artifact; in an object store, where it is.
 
     Raises:
         ConfigurationError: the device isn't there, another process builds the same, or another artifact has the place.
         ArtifactError: the artifact that has the place is damaged, or it can't be written.
+        WorkerError: a worker was lost.
     """
-    place = torch_device(device)
+    place = place or Here(workers=workers)
+    destination = destination.absolute() if isinstance(destination, Path) else destination
     work = direction_steps(configuration, documents)
     plan = Plan(
         configuration=configuration,
         source=Source(fingerprint=documents.fingerprint, documents=len(documents), units=documents.unit_count),
-        execution=execution(configuration, place, work, native=native),
+        execution=place.once(device, _execution, configuration, device, work, native),
     )
-    if destination.exists():
-        found = _existing(destination, plan)
+    if (found := _existing(destination, plan)) is not None:
         progress(work, work)
         return found
-    with Workspace(destination, plan) as workspace:
+    with open_workspace(destination, plan) as workspace:
         started = time.monotonic()
+        job = Job(plan=plan, documents=documents, files=workspace.files, device=device)
         try:
-            _fill(workspace, documents, plan, place, workers, progress)
+            known = _fill(workspace, job, place, progress)
         except BaseException:
             with contextlib.suppress(ArtifactError):  # the disk may be what failed; the first error is the one to tell
                 workspace.seconds(time.monotonic() - started)
@@ -92,13 +178,8 @@ def build(
                 plan=plan,
                 shapes=configuration.model.shapes,
                 direction_probe=direction_probe(draw_directions(configuration, documents.unit_count)),
-                files=workspace.describe(),
-                versions={
-                    "neverseen": version("neverseen"),
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                    "python": platform.python_version(),
-                },
+                files=dict(sorted({**workspace.describe(known), **known}.items())),
+                versions=place.once(device, _versions),
                 build_seconds=spent,
                 created_at=datetime.now(UTC),
             )
@@ -111,29 +192,30 @@ def direction_steps(configuration: SketchConfiguration, documents: Documents) ->
     return together * len(documents) * configuration.training.epochs
 
 
-def _fill(
-    workspace: Workspace, documents: Documents, plan: Plan, device: torch.device, workers: int, progress: Progress
-) -> None:
-    """Train what the workspace doesn't have yet."""
-    configuration = plan.configuration
-    steps = schedule(configuration.model, configuration.training, documents, device)
+def _execution(configuration: SketchConfiguration, device: str, work: int, native: bool) -> Execution:
+    return execution(configuration, torch_device(device), work, native=native)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "neverseen": version("neverseen"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _fill(workspace: Workspace | RemoteWorkspace, job: Job, place: Place, progress: Progress) -> Mapping[str, File]:
+    """Train what the workspace doesn't have yet; the files that became known meanwhile."""
+    configuration = job.plan.configuration
+    known: dict[str, File] = {}
     if not workspace.has(PARAMETERS):
-        with one_thread():
-            trained = train_ordinarily(configuration, steps, native=plan.execution.native)
-        if not all(matrix.isfinite().all() for matrix in trained.values()):
-            raise ConfigurationError(
-                "Training diverged: the parameters aren't finite. Lower learning_rate or raise epsilon."
-            )
-        initial = configuration.model.initial_parameters()
-        workspace.save(
-            PARAMETERS,
-            {f"initial.{name}": matrix.to(configuration.torch_dtype) for name, matrix in initial.items()}
-            | {f"trained.{name}": matrix for name, matrix in trained.items()},
-        )
-    blocks = configuration.blocks(documents.unit_count)
+        known[PARAMETERS] = place.once(job.device, train_parameters, job)
+    blocks = configuration.blocks(job.documents.unit_count)
     missing = [number for number, block in enumerate(blocks) if not workspace.has(block.file)]
-    total = sum(block.stop - block.start for block in blocks) * len(steps)
-    done = total - sum(blocks[number].stop - blocks[number].start for number in missing) * len(steps)
+    steps = len(job.documents) * configuration.training.epochs
+    total = sum(block.stop - block.start for block in blocks) * steps
+    done = total - sum(blocks[number].stop - blocks[number].start for number in missing) * steps
     progress(done, total)
 
     def report(work: int) -> None:
@@ -141,27 +223,18 @@ def _fill(
         done += work
         progress(done, total)
 
-    train_one = functools.partial(_train_and_save, plan, documents, workspace.path, device)
-    train_blocks(train_one, missing, workers=workers, threads=plan.execution.native, report=report)
+    return {**known, **place.train_blocks(job, missing, report=report)}
 
 
-def _train_and_save(
-    plan: Plan, documents: Documents, workspace: Path, device: torch.device, number: int, report: Report
-) -> None:
-    """Train one block and write it to the workspace; runs in a worker, or here."""
-    block = plan.configuration.blocks(documents.unit_count)[number]
-    save_tensors(
-        workspace / block.file,
-        block_tensors(plan.configuration, documents, block, device, plan.execution, report=report),
-    )
-
-
-def _existing(destination: Path, plan: Plan) -> Artifact:
-    if not (destination / MANIFEST).exists():
-        raise ConfigurationError("The destination exists and is no artifact; choose another place.")
-    artifact = open_artifact(destination)
-    # How it was executed decides the last bits only: a finished artifact is as good from another machine.
-    found = artifact.manifest.plan
-    if (found.configuration, found.source) != (plan.configuration, plan.source):
-        raise ConfigurationError("The destination holds another sketch; choose another place, or remove it first.")
-    return artifact
+def _existing(destination: Location, plan: Plan) -> Artifact | Published | None:
+    """The artifact that has the place, if it is of the same plan."""
+    found: Artifact | Published | None = None
+    if isinstance(destination, str):
+        found = find_published(destination)
+    elif destination.exists():
+        if not (destination / MANIFEST).exists():
+            raise ConfigurationError("The destination exists and is no artifact; choose another place.")
+        found = open_artifact(destination)
+    if found is not None:
+        check_same_sketch(found.manifest, plan)
+    return found

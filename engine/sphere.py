@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from engine.directions import Ensemble, dimension, remaining_fraction
+from engine.directions import dimension
 
 Average: TypeAlias = Literal["mean", "median_of_means"]
 
@@ -74,7 +74,7 @@ class SphereEstimator:
         *,
         units: int,
         deleted: int,
-        ensemble: Ensemble,
+        remaining: float,
         average: Average,
         confidence: float,
     ) -> None:
@@ -85,7 +85,7 @@ class SphereEstimator:
             overlaps: <ψ_j, 1_D>, complex128 of shape [K].
             units: m.
             deleted: |D|.
-            ensemble: of the directions.
+            remaining: factor on the variance of order 1's mean, as `directions.remaining_fraction`.
             average: over the directions.
             confidence: of the interval; decides the number of groups of a median of means.
         """
@@ -103,7 +103,7 @@ class SphereEstimator:
         self._values: list[float] = self._average(samples).tolist()
         # Order 1 of a unitary ensemble is sampled without replacement, which shrinks whatever it varies with; groups
         # break the ensemble's blocks up, and count as independent.
-        remaining = remaining_fraction(ensemble, units, self.count) if self.groups == 1 else 1.0
+        remaining = remaining if self.groups == 1 else 1.0
         covariance = self._spread(samples)
         covariance[0, :] *= remaining
         covariance[1:, 0] *= remaining

@@ -43,8 +43,8 @@ def stability(sketch: ResidentSketch) -> Stability | None:
         return None
     built = sketch.configuration.anchors
     sets = axes.anchors[:built]  # without what was retrained later
-    assert sketch.frame.models is not None  # with axes there are retrained models
-    changes = sketch.frame.models.rows() - torch.cat([matrix.flatten() for matrix in sketch.frame.trained.values()])
+    assert sketch.frame.holdings is not None
+    changes = sketch.frame.holdings.models() - torch.cat([matrix.flatten() for matrix in sketch.frame.trained.values()])
     first = len(changes) - len(axes.anchors)
     true = changes[first : first + built].double()
     summed = sets @ changes[: sketch.unit_count].double()

@@ -19,11 +19,12 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
+from uuid import uuid4
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -129,19 +130,61 @@ class Artifact:
         path: its directory.
         manifest: what it says of itself.
         checksum: SHA-256 of the manifest, and so, through the checksums in it, of everything.
+        origin: URL of the artifact that this is a local copy of, maybe of a part; None where it is none.
     """
 
     path: Path
     manifest: Manifest
     checksum: str
+    origin: str | None = None
 
 
-def open_artifact(path: Path, *, checksum: str | None = None) -> Artifact:
-    """Open an artifact after comparing every file with its checksum.
+class BlockFiles(Protocol):
+    """Where the tensor files of a build lie. It may be pickled: workers use it, in processes and on other machines."""
+
+    def find(self, name: str) -> File | None:
+        """Size and SHA-256 of a finished file; None where it isn't finished."""
+        ...
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
+        """Write a safetensors file, whole or not at all; its size and SHA-256.
+
+        Raises:
+            ArtifactError: it can't be written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Files of a build in a directory."""
+
+    path: Path
+
+    def find(self, name: str) -> File | None:
+        """Size and SHA-256 of a finished file; None where it isn't finished."""
+        path = self.path / name
+        return _described(path) if path.exists() else None
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
+        """Write a safetensors file; its size and SHA-256.
+
+        Raises:
+            ArtifactError: as `save_tensors`.
+        """
+        path = self.path / name
+        # Named apart from what another worker may write at the same time.
+        save_tensors(path, tensors, temporary=path.with_name(f"{name}.{uuid4().hex}.tmp"))
+        return _described(path)
+
+
+def open_artifact(path: Path, *, checksum: str | None = None, files: Collection[str] | None = None) -> Artifact:
+    """Open an artifact after comparing its files with their checksums.
 
     Args:
         path: its directory.
         checksum: what the manifest's SHA-256 must be; None accepts any.
+        files: names of those that are needed; None is all of them. Others needn't be there.
 
     Raises:
         ArtifactError: it is missing, foreign, of another format version, truncated or damaged.
@@ -155,12 +198,9 @@ def open_artifact(path: Path, *, checksum: str | None = None) -> Artifact:
         raise ArtifactError(
             f"manifest.json has SHA-256 {found[:12]}…, expected {checksum[:12]}…: damaged or exchanged."
         )
-    manifest = _parse_manifest(content)
-    needed = {PARAMETERS, *(block.file for block in manifest.configuration.blocks(manifest.plan.source.units))}
-    if needed != manifest.files.keys():
-        raise ArtifactError(f"manifest.json doesn't fit its configuration: {min(needed ^ manifest.files.keys())}.")
-    for name, file in manifest.files.items():
-        _verify(path / name, name, file)
+    manifest = parse_manifest(content)
+    for name in manifest.files if files is None else files:
+        verify(path, name, manifest)
     return Artifact(path=path, manifest=manifest, checksum=found)
 
 
@@ -244,7 +284,7 @@ class Workspace:
         except OSError as error:
             raise ArtifactError(f"The directory {self.path.name} can't be written: {error.strerror}.") from error
         self._lock = lock_directory(self.path)
-        serialised = _PLAN.dump_json(plan, indent=2)
+        serialised = serialised_plan(plan)
         plan_file = self.path / "plan.json"
         if not plan_file.exists() or plan_file.read_bytes() != serialised:
             for entry in self.path.iterdir():
@@ -261,20 +301,23 @@ class Workspace:
         """Whether a file is finished."""
         return (self.path / name).exists()
 
-    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write a safetensors file.
+    @property
+    def files(self) -> BlockFiles:
+        """Its tensor files, for workers to write."""
+        return LocalFiles(self.path)
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
+        """Write a safetensors file; its size and SHA-256.
 
         Raises:
             ArtifactError: as `save_tensors`.
         """
-        save_tensors(self.path / name, tensors)
+        return self.files.save(name, tensors)
 
-    def describe(self) -> dict[str, File]:
-        """Size and checksum of every tensor file."""
-        return {
-            path.name: File(bytes=path.stat().st_size, sha256=_sha256(path))
-            for path in sorted(self.path.glob("*.safetensors"))
-        }
+    def describe(self, known: Mapping[str, File] | None = None) -> dict[str, File]:
+        """Size and checksum of every tensor file; those that are known already aren't read."""
+        known = known or {}
+        return {path.name: known.get(path.name) or _described(path) for path in sorted(self.path.glob("*.safetensors"))}
 
     def seconds(self, more: float = 0.0) -> float:
         """Wall time spent so far over all attempts, after adding some."""
@@ -286,7 +329,7 @@ class Workspace:
 
     def publish(self, manifest: Manifest) -> Artifact:
         """Write the manifest and give the directory its name: from here on it is an artifact."""
-        content = _MANIFEST.dump_json(manifest, indent=2)
+        content = serialised_manifest(manifest)
         self._write(MANIFEST, content)
         for entry in self.path.iterdir():
             if entry.name != MANIFEST and entry.name not in manifest.files:
@@ -312,7 +355,22 @@ def workspace_of(destination: Path) -> Path:
     return destination.with_name(destination.name + ".partial")
 
 
-def _parse_manifest(content: bytes) -> Manifest:
+def serialised_plan(plan: Plan) -> bytes:
+    """A plan as it lies beside what is being built."""
+    return _PLAN.dump_json(plan, indent=2)
+
+
+def serialised_manifest(manifest: Manifest) -> bytes:
+    """The content of manifest.json."""
+    return _MANIFEST.dump_json(manifest, indent=2)
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """What manifest.json says.
+
+    Raises:
+        ArtifactError: it is foreign, of another format version, or damaged.
+    """
     try:
         header = json.loads(content)
         foreign = not isinstance(header, dict) or header.get("format") != FORMAT
@@ -325,14 +383,25 @@ def _parse_manifest(content: bytes) -> Manifest:
             f"The artifact has format version {header.get('format_version')!r}; this release reads {FORMAT_VERSION}."
         )
     try:
-        return _MANIFEST.validate_json(content)
+        manifest = _MANIFEST.validate_json(content)
     except (ValidationError, ConfigurationError) as error:
         raise ArtifactError(f"manifest.json is damaged: {error}.") from error
+    needed = {PARAMETERS, *(block.file for block in manifest.configuration.blocks(manifest.plan.source.units))}
+    if needed != manifest.files.keys():
+        raise ArtifactError(f"manifest.json doesn't fit its configuration: {min(needed ^ manifest.files.keys())}.")
+    return manifest
 
 
-def _verify(path: Path, name: str, file: File) -> None:
+def verify(directory: Path, name: str, manifest: Manifest) -> None:
+    """Compare a file with what a manifest says of it.
+
+    Raises:
+        ArtifactError: it is missing, truncated or damaged, or the manifest knows no such file.
+    """
+    if name not in manifest.files:
+        raise ArtifactError(f"The artifact has no {name}.")
     try:
-        _compare(path, name, file)
+        _compare(directory / name, name, manifest.files[name])
     except OSError as error:
         raise ArtifactError(f"{name} can't be read: {_reason(error)}.") from error
 
@@ -346,6 +415,10 @@ def _compare(path: Path, name: str, file: File) -> None:
         )
     if _sha256(path) != file.sha256:
         raise ArtifactError(f"{name} doesn't have its SHA-256: damaged.")
+
+
+def _described(path: Path) -> File:
+    return File(bytes=path.stat().st_size, sha256=_sha256(path))
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,10 @@ name once it is on disk, and what it holds follows from its name, to rounding: s
 
 What is damaged or foreign is left out, and said: in the log, and in `Supplement.damaged`. It never keeps the artifact
 from serving, and adding its deletion set again replaces it.
+
+The supplement of an artifact of an object store lies there, too, at ``<url>.anchors/<file>``, and the directory is a
+copy: what is added is written to the store first, `synchronise` makes the copy what the store has, no more and no less,
+and what is removed goes from both.
 """
 
 from __future__ import annotations
@@ -31,14 +35,17 @@ from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from engine.documents import Documents
-from engine.errors import ArtifactError, ConfigurationError, DeletionSetError, QuestionError
+from engine.errors import ArtifactError, ConfigurationError, DeletionSetError, QuestionError, StoreError
+from engine.locations import PATIENCE_SECONDS, ObjectStore
 from engine.measure import Measurement, measure_models
 from engine.model import matrices
 from engine.question import check_units
-from engine.retrain import retrain
+from engine.retrain import Retrain
+from engine.retrain import retrain as retrain_here
 from engine.store import Artifact, save_tensors
 from engine.train import Progress
 
@@ -48,6 +55,9 @@ FORMAT: Final = "neverseen-supplement"
 FORMAT_VERSION: Final = "1"
 
 _SUFFIX: Final = ".anchors"
+_ENDING: Final = ".safetensors"
+_DRAFT_SECONDS: Final = 3600.0
+"""From which age on a draft was left by a process that was killed."""
 
 BATCH: Final = 64
 """Models that are retrained together, and lost together when the process is killed."""
@@ -81,6 +91,11 @@ def directory_at(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
 
 
+def store_at(url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> ObjectStore:
+    """Where the supplement of an artifact lies that has this URL."""
+    return ObjectStore(url + _SUFFIX, patience_seconds)
+
+
 def stamp(artifact: Artifact) -> int | None:
     """A number that changes when something was added, None where there is no supplement; one look at the disk.
 
@@ -97,7 +112,7 @@ def read(artifact: Artifact) -> Supplement:
     found: list[tuple[tuple[int, ...], Tensor]] = []
     damaged: list[str] = []
     try:
-        paths = [path for path in directory_of(artifact).iterdir() if path.suffix == ".safetensors"]
+        paths = [path for path in directory_of(artifact).iterdir() if path.suffix == _ENDING]
     except FileNotFoundError:
         paths = []
     except OSError as error:
@@ -135,6 +150,7 @@ def add(
     deletion_sets: Sequence[Sequence[int]],
     *,
     device: str = "cpu",
+    retrain: Retrain = retrain_here,
     progress: Progress = lambda done, total: None,
 ) -> list[Path]:
     """Retrain the model without each of some deletion sets, where that wasn't done yet, and keep the results.
@@ -144,6 +160,7 @@ def add(
         documents: that it was built from.
         deletion_sets: unit numbers, in any order.
         device: "cpu", or a CUDA device.
+        retrain: trains the models, on this machine if nothing is said.
         progress: called with finished model·steps and all of them; where everything is there, once, as all done.
 
     Returns:
@@ -180,8 +197,87 @@ def add(
     return [_place(artifact, units) for units in deletion_sets]
 
 
-def remove(path: Path, units: Collection[int]) -> int:
-    """Remove the models that were retrained without a set which any of some units is in.
+def synchronise(path: Path, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Make the local copy of a supplement what the store has: fetch what was added there, drop what was removed.
+
+    Args:
+        path: of the artifact's copy, be it there or not.
+        url: of the artifact.
+        patience_seconds: how long to try again while the store is away.
+
+    Raises:
+        StoreError: the store refuses, or is away.
+        ArtifactError: the copy can't be written.
+        OSError: a file can't be removed.
+    """
+    store, directory = store_at(url, patience_seconds=patience_seconds), directory_at(path)
+    there = {name: entry.bytes for name, entry in store.entries().items() if name.endswith(_ENDING)}
+    here = {file.name: file.stat().st_size for file in directory.glob(f"*{_ENDING}")}
+    missing = [name for name, size in there.items() if here.get(name) != size]
+    if missing:
+        _make(directory)
+    for name in missing:
+        try:
+            store.download(name, directory / name)
+        except StoreError:
+            raise
+        except ArtifactError:
+            if name in store.names():  # else it was removed meanwhile
+                raise
+    for name in here.keys() - there.keys():
+        (directory / name).unlink(missing_ok=True)
+    for draft in directory.glob("*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                draft.unlink()
+    if missing or here.keys() - there.keys():
+        _touch(directory)
+
+
+def refresh(artifact: Artifact, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """As `synchronise`, after dropping what is damaged here, so that it is fetched again; nothing without an origin.
+
+    Raises:
+        StoreError, ArtifactError, OSError: as `synchronise`.
+    """
+    if artifact.origin is None:
+        return
+    for file in directory_of(artifact).glob(f"*{_ENDING}"):
+        try:
+            _load(artifact, file)
+        except ArtifactError:
+            file.unlink(missing_ok=True)
+    synchronise(artifact.path, artifact.origin, patience_seconds=patience_seconds)
+
+
+def share(artifact: Artifact) -> int:
+    """Put into the store what of a supplement is here, sound, and not there; how many models that was.
+
+    It is for a supplement that was no copy up to now: what was removed from the store would come back.
+
+    Raises:
+        StoreError: the store refuses, or is away.
+    """
+    assert artifact.origin is not None
+    store, count = store_at(artifact.origin), 0
+    there = store.names()
+    for file in sorted(directory_of(artifact).glob(f"*{_ENDING}")):
+        if file.name in there:
+            continue
+        try:
+            _load(artifact, file)
+        except ArtifactError as error:
+            logger.warning("Not put into the store: %s", error)
+            continue
+        store.upload(file, file.name)
+        count += 1
+    return count
+
+
+def remove(
+    path: Path, units: Collection[int], *, url: str | None = None, patience_seconds: float = PATIENCE_SECONDS
+) -> int:
+    """Remove the models that were retrained without a set which any of some units is in, from the store, too.
 
     What is damaged goes, too, and drafts, which a killed process may have left: they don't tell whose they are. A
     process that writes one at this moment fails.
@@ -189,28 +285,45 @@ def remove(path: Path, units: Collection[int]) -> int:
     Args:
         path: of the artifact, be it there or not.
         units: numbers.
+        url: of the artifact, where it lies in a store.
+        patience_seconds: how long to try again while the store is away.
 
     Returns:
-        How many files were removed.
+        How many models were removed.
 
     Raises:
         OSError: one can't be removed.
+        StoreError: the store refuses, or is away; here nothing is left.
     """
-    removed = 0
     directory, gone = directory_at(path), frozenset(units)
+    removed = set(_affected(directory, gone))  # at once, be the store there or not
+    for name in removed:
+        (directory / name).unlink(missing_ok=True)
+    if url is not None:
+        store = store_at(url, patience_seconds=patience_seconds)
+        synchronise(path, url, patience_seconds=patience_seconds)  # names don't tell the units
+        for name in _affected(directory, gone):
+            store.remove(name)
+            (directory / name).unlink(missing_ok=True)
+            removed.add(name)
+    if removed:
+        _touch(directory)
+    return len(removed)
+
+
+def _affected(directory: Path, gone: frozenset[int]) -> list[str]:
+    """Files whose deletion sets have one of these units in them, or that don't tell."""
+    affected = []
     for file in sorted(directory.iterdir()) if directory.is_dir() else ():
         try:
             with safe_open(file, framework="pt") as opened:
-                without = frozenset(opened.get_tensor("units").tolist())
+                without = tuple(opened.get_tensor("units").tolist())
+                of = (opened.metadata() or {}).get("artifact", "")
         except (SafetensorError, OSError, ValueError):
-            without = gone  # whose it is can't be told
-        if without & gone:
-            file.unlink(missing_ok=True)
-            removed += 1
-    if removed:
-        with contextlib.suppress(PermissionError):  # as in `_save`
-            os.utime(directory, ns=(time.time_ns(),) * 2)
-    return removed
+            without, of = (), ""
+        if gone & frozenset(without) or (file.name != _name(of, without) and (file.suffix == _ENDING or not without)):
+            affected.append(file.name)
+    return affected
 
 
 def retrained_values(
@@ -255,8 +368,12 @@ def _canonical(units: Sequence[int]) -> tuple[int, ...]:
 
 
 def _place(artifact: Artifact, units: Sequence[int]) -> Path:
-    content = json.dumps([artifact.checksum, _canonical(units)])
-    return directory_of(artifact) / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
+    return directory_of(artifact) / _name(artifact.checksum, units)
+
+
+def _name(checksum: str, units: Sequence[int]) -> str:
+    content = json.dumps([checksum, _canonical(units)])
+    return hashlib.sha256(content.encode()).hexdigest() + _ENDING
 
 
 def _save(artifact: Artifact, units: tuple[int, ...], model: Tensor) -> None:
@@ -268,15 +385,28 @@ def _save(artifact: Artifact, units: tuple[int, ...], model: Tensor) -> None:
         "artifact": artifact.checksum,
         "sha256": _digest(tensors["units"], model),
     }
+    _make(path.parent)
+    if artifact.origin is None:
+        # Named apart from what another process may write at the same time.
+        save_tensors(path, tensors, metadata=metadata, temporary=path.with_suffix(f".{uuid4().hex}.tmp"))
+    else:  # first there: what isn't in the store is dropped here
+        store = store_at(artifact.origin)
+        store.write(path.name, save(tensors, metadata))
+        store.download(path.name, path)
+    _touch(path.parent)
+
+
+def _make(directory: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArtifactError(f"The supplement {path.parent.name} can't be written: {error.strerror}.") from error
-    # Named apart from what another process may write at the same time.
-    save_tensors(path, tensors, metadata=metadata, temporary=path.with_suffix(f".{uuid4().hex}.tmp"))
-    # The system's clock of files is coarse: two additions would be one to `stamp`. Only the owner may set it.
-    with contextlib.suppress(PermissionError):
-        os.utime(path.parent, ns=(time.time_ns(),) * 2)
+        raise ArtifactError(f"The supplement {directory.name} can't be written: {error.strerror}.") from error
+
+
+def _touch(directory: Path) -> None:
+    """Change the stamp: the system's clock of files is coarse, and two changes would be one."""
+    with contextlib.suppress(PermissionError):  # only the owner may set it
+        os.utime(directory, ns=(time.time_ns(),) * 2)
 
 
 def _load(artifact: Artifact, path: Path) -> tuple[tuple[int, ...], Tensor]:

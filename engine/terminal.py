@@ -1,16 +1,17 @@
-"""What both command lines show: a progress bar with rate and time left, rough durations, and refusals."""
+"""What both command lines show: a progress bar with rate and time left, the cluster, rough durations, and refusals."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from engine.cluster import LOCAL, Cluster, spread_over
 from engine.train import Progress as OnProgress
 
 
@@ -38,6 +39,28 @@ def progress_bar(title: str, unit: str, *, console: Console) -> Iterator[OnProgr
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def on_cluster(address: str | None, *, console: Console) -> Iterator[Cluster | None]:
+    """The cluster at an address while the block runs, after saying what it has; None is this machine.
+
+    Args:
+        address: "auto", "local", HOST:PORT, or None.
+        console: where to say it.
+
+    Raises:
+        ConfigurationError: there is none, or it can't be used.
+    """
+    if address is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        with console.status("Starting a cluster" if address == LOCAL else "Looking for the cluster"):
+            cluster = stack.enter_context(spread_over(address))
+        if cluster is not None:
+            console.print(cluster.sentence, highlight=False)
+        yield cluster
 
 
 def rough_duration(seconds: float) -> str:

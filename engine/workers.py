@@ -29,8 +29,8 @@ but then it saves next to nothing either."""
 Report: TypeAlias = Callable[[int], None]
 """Called with the direction·steps that were just done."""
 
-TrainBlock: TypeAlias = Callable[[int, Report], None]
-"""Trains the block of a number and writes it; reports as it goes on."""
+TrainBlock: TypeAlias = Callable[[int, Report], object]
+"""Trains the block of a number and writes it; reports as it goes on. What it returns isn't looked at."""
 
 
 def worker_count(work: int, *, device: str) -> int:

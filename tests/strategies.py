@@ -10,6 +10,7 @@ from engine.blocks import train_block
 from engine.configuration import SketchConfiguration
 from engine.directions import planes as planes_of
 from engine.held import Held, room
+from engine.holdings import Kept
 from engine.jet import Coefficient, Jet
 from engine.model import ModelConfiguration, matrices
 from engine.native.groups import Code, Schedule, train_directions, train_models
@@ -71,7 +72,9 @@ def held(model: ModelConfiguration, parameters: dict[str, Jet]) -> Held:
 
 def resident_jets(sketch: ResidentSketch) -> dict[str, Jet]:
     """Jets of a sketch's trained parameters along its random directions."""
-    frame, kept = sketch.frame, sketch.frame.parameters
+    frame, holdings = sketch.frame, sketch.frame.holdings
+    assert isinstance(holdings, Kept)
+    kept = holdings.directions
     assert kept is not None
     orders = [
         [matrices(frame.model, kept.rows(order=order, plane=plane)) for plane in (0, 1)]

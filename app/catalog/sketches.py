@@ -310,6 +310,12 @@ def current_versions(session: Session) -> list[SketchVersion]:
     return list(session.scalars(query))
 
 
+def kept_versions(session: Session) -> list[SketchVersion]:
+    """All versions that aren't deleted, by the sketch's name and their numbers."""
+    query = _versions().where(SketchVersion.state != "deleted").order_by(Sketch.name, SketchVersion.number)
+    return list(session.scalars(query))
+
+
 def labels_trained_on(session: Session, dataset_ids: Collection[int]) -> list[str]:
     """The versions that there are of some datasets, as people call them."""
     query = (

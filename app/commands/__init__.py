@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,6 +24,11 @@ from app.tables import SketchVersion
 from engine.documents import Documents
 
 console = Console()
+
+OnCluster = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Do the work on a Ray cluster: auto (the one that runs), local, or HOST:PORT."),
+]
 
 
 @contextmanager
@@ -63,7 +69,7 @@ def resolved(
     """
     with transaction(database) as session:
         row = catalog.get_version(session, sketch, version)
-        artifact = artifact_of(row, settings.artifacts_dir)
+        artifact = artifact_of(row, settings.artifacts)
         units = catalog.resolve_units(session, row.dataset, deletion)
         record_question(session, settings, action, row, units)
     say_erased(row.label, contains_erased=row.contains_erased)

@@ -86,7 +86,7 @@ def _by_catalog(sketch: str, measurement: Measurement, *, top: int, version: int
             erased = catalog.list_erased_units(session, row.dataset)
             catalog.record(session, "attribute", sketch=sketch, version=row.number, top=top)
         found = predictor_of(settings).attribute(
-            artifact_of(row, settings.artifacts_dir),
+            artifact_of(row, settings.artifacts),
             measurement=measurement,
             top=top,
             confidence=confidence,

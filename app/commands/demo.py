@@ -88,7 +88,7 @@ def demo(
                 database, settings, sketch=SKETCH, dataset=DATASET, configuration=configuration, progress=progress
             )
         _persons(settings, database, documents)
-        artifact = artifact_of(version, settings.artifacts_dir)
+        artifact = artifact_of(version, settings.artifacts)
         console.print(
             "[bold]3.[/bold] Three deletion queries, answered from the sketch, then by retraining without the names:"
         )

@@ -28,7 +28,6 @@ from app.erasure import check_retrained
 from app.schemas.predict import DeletedAnswer, DistributionAnswer, PredictionAnswer
 from engine.measure import Measurement
 from engine.question import Question
-from engine.store import open_artifact
 from engine.supplements import Value, retrained_values
 from engine.terminal import progress_bar, refuse
 
@@ -140,7 +139,7 @@ def _by_catalog(
         predictions = asked.predict(predictor_of(settings), artifact, without.units)
         truths: Sequence[Value | None] = [None] * len(predictions)
         if trained_on is not None:
-            of = open_artifact(artifact.path, checksum=artifact.checksum)
+            of = artifact.open(files=())
             with progress_bar("Retraining", "steps", console=console) as progress:
                 # The retrained model stays with the sketch version.
                 truths = retrained_values(

@@ -70,7 +70,7 @@ def answers_of_catalog(asked: Asked, items: Sequence[BatchItem]) -> Iterator[Bat
     with opened() as (settings, database):
         with transaction(database, writes=False) as session:
             row = catalog.get_version(session, asked.sketch, asked.version)
-            artifact, dataset = artifact_of(row, settings.artifacts_dir), row.dataset
+            artifact, dataset = artifact_of(row, settings.artifacts), row.dataset
             membership = catalog.hold_membership(session, dataset)
         predictor = predictor_of(settings)
         for index, item in enumerate(items):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app import catalog
 from app.building import build_sketch, rebuild_sketch, sketch_cost
-from app.commands import console, deletion_of, opened, predictor_of, resolved
+from app.commands import OnCluster, console, deletion_of, opened, predictor_of, resolved
 from app.db import Database, transaction
 from app.leftovers import find_leftovers, remove_leftovers
 from app.pinning import MOST_PINS, all_pins
@@ -20,6 +20,8 @@ from app.pinning import pin as pin_subsets
 from app.serving import artifact_of
 from app.settings import Settings
 from app.tables import SketchVersion
+from app.uploading import upload_artifacts
+from engine.cluster import Cluster, retrain_on
 from engine.configuration import SketchConfiguration
 from engine.cost import Cost, expected_accuracy
 from engine.directions import Ensemble
@@ -31,7 +33,7 @@ from engine.plots import plot_accuracy
 from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE, Question
 from engine.resident import ResidentSketch
 from engine.stability import stability
-from engine.terminal import progress_bar, rough_duration
+from engine.terminal import on_cluster, progress_bar, rough_duration
 from engine.train import TrainingConfiguration
 
 MOST_AXES = 4_000
@@ -71,13 +73,14 @@ def build(
     learning_rate: Annotated[float, typer.Option(help="At the first step; decays to 0.")] = 0.01,
     epsilon: Annotated[float, typer.Option(help="Inside Adam's root.")] = 1e-3,
     model_seed: Annotated[int, typer.Option(help="Seed of the initial parameters.")] = 42,
+    cluster: OnCluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and stop.")] = False,
     pin: Annotated[
         bool, typer.Option(help=f"Retrain without each subset of the dataset, up to {MOST_PINS}, and keep the models.")
     ] = True,
 ) -> None:
     """Train a model and sketch its training run; the result becomes the sketch's current version."""
-    with opened() as (settings, database):
+    with opened() as (settings, database), on_cluster(cluster, console=console) as place:
         with transaction(database, writes=False) as session:
             documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
             catalog.check_sketch(session, sketch, dataset)
@@ -109,21 +112,27 @@ def build(
                 highlight=False,
             )
         with console.status("Measuring some steps"):
-            cost = sketch_cost(settings, sketch=sketch, documents=documents, configuration=configuration)
-        console.print(_announcement(documents, configuration, cost), highlight=False)
+            cost = sketch_cost(settings, sketch=sketch, documents=documents, configuration=configuration, cluster=place)
+        console.print(_announcement(documents, configuration, cost, spread=place is not None), highlight=False)
         if dry_run:
             return
         with progress_bar("Sketching", "steps", console=console) as progress:
             version = build_sketch(
-                database, settings, sketch=sketch, dataset=dataset, configuration=configuration, progress=progress
+                database,
+                settings,
+                sketch=sketch,
+                dataset=dataset,
+                configuration=configuration,
+                cluster=place,
+                progress=progress,
             )
         console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
-        artifact = artifact_of(version, settings.artifacts_dir)
-        resident = ResidentSketch.open(artifact.path, checksum=artifact.checksum, device=settings.device)
+        artifact = artifact_of(version, settings.artifacts)
+        resident = ResidentSketch(artifact.open(), device=settings.device)
         if (run := stability(resident)) is not None:
             console.print(run.sentence, highlight=False)
         if pin:
-            _pin(database, settings, version)
+            _pin(database, settings, version, place)
 
 
 @app.command()
@@ -132,24 +141,27 @@ def rebuild(
     version: Annotated[
         int | None, typer.Option(min=1, max=2**31 - 1, help="Number of the version; by default the current one.")
     ] = None,
+    cluster: OnCluster = None,
     retire_before: Annotated[bool, typer.Option("--retire", help="Take the version before out of service.")] = False,
     pin: Annotated[
         bool, typer.Option(help=f"Retrain without each subset of the dataset, up to {MOST_PINS}, and keep the models.")
     ] = True,
 ) -> None:
     """Build the successor of a version whose data were erased in part, without these; it becomes current."""
-    with opened() as (settings, database):
+    with opened() as (settings, database), on_cluster(cluster, console=console) as place:
         with transaction(database, writes=False) as session:
             before = catalog.get_version(session, sketch, version)
             catalog.load_remaining(session, before.dataset)  # refuses where there is nothing to do
         with progress_bar("Sketching", "steps", console=console) as progress:
-            built = rebuild_sketch(database, settings, sketch=sketch, version=before.number, progress=progress)
+            built = rebuild_sketch(
+                database, settings, sketch=sketch, version=before.number, cluster=place, progress=progress
+            )
         with transaction(database) as session:
             dataset = catalog.get_version_of_id(session, built.id).dataset
             if retire_before:
                 catalog.retire(session, sketch=sketch, version=before.number)
         if pin:
-            _pin(database, settings, built)
+            _pin(database, settings, built, place)
     console.print(
         f"{built.label} is current: {dataset.document_count:,} documents, the dataset {dataset.name}; "
         f"{before.erased_units:,} erased units less than {before.label}.",
@@ -163,7 +175,7 @@ def rebuild(
     )
 
 
-def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost) -> Table:
+def _announcement(documents: Documents, configuration: SketchConfiguration, cost: Cost, *, spread: bool) -> Table:
     """What a build will make, how long it will take, how large it will be, and what to expect of it."""
     retrained = f"{configuration.retrained(documents.unit_count):,} retrained models"
     what = "each, each pair, and anchors" if configuration.pairs else "each, and anchors"
@@ -179,7 +191,7 @@ def _announcement(documents: Documents, configuration: SketchConfiguration, cost
         "builds": f"{' and '.join(parts)} to order {configuration.degree}, from {len(documents):,} documents; "
         f"{cost.direction_steps:,} direction·steps",
         "takes": takes,
-        "memory": f"{cost.memory_bytes / 2**20:,.0f} MiB at most",
+        "memory": f"{cost.memory_bytes / 2**20:,.0f} MiB at most" + (", each worker" if spread else ""),
         "size": f"{cost.size_bytes / 1e6:.1f} MB",
         "accuracy": accuracy.expected,
         "better": accuracy.advice,
@@ -189,7 +201,7 @@ def _announcement(documents: Documents, configuration: SketchConfiguration, cost
     return table
 
 
-def _pin(database: Database, settings: Settings, version: SketchVersion) -> None:
+def _pin(database: Database, settings: Settings, version: SketchVersion, place: Cluster | None) -> None:
     """Pin the dataset's subsets to a version, and say how many."""
     pins = all_pins(database, settings, sketch=version.sketch.name, version=version.number)
     if not pins.subsets:
@@ -197,7 +209,7 @@ def _pin(database: Database, settings: Settings, version: SketchVersion) -> None
         return
     if pins.missing:
         with progress_bar("Pinning subsets", "steps", console=console) as progress:
-            pin_subsets(database, settings, pins, progress=progress)
+            pin_subsets(database, settings, pins, retrain=retrain_on(place), progress=progress)
     count = len(pins.subsets)
     which = (
         f"the first {count:,} of {count + pins.left_out:,} subsets by name" if pins.left_out else f"{count:,} subsets"
@@ -287,21 +299,36 @@ def gc(
     """Remove artifacts that no version names, and what builds left that never ended."""
     with opened() as (settings, database):
         idle_seconds = 3600 * idle_hours
-        leftovers = find_leftovers(database, settings.artifacts_dir, idle_seconds=idle_seconds)
+        leftovers = find_leftovers(database, settings.artifacts, idle_seconds=idle_seconds)
         if not leftovers:
             console.print("Every artifact is named by a version, or changed lately: nothing to remove.")
             return
         table = Table("would be removed", "MB", "idle")
         for one in leftovers:
-            table.add_row(one.location, f"{one.bytes / 1e6:.1f}", rough_duration(one.idle_seconds))
+            table.add_row(one.name, f"{one.bytes / 1e6:.1f}", rough_duration(one.idle_seconds))
         console.print(table)
         if dry_run or not (yes or typer.confirm("Remove them?")):
             return
-        removed = remove_leftovers(database, leftovers, settings.artifacts_dir, idle_seconds=idle_seconds)
+        removed = remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=idle_seconds)
     freed = sum(one.bytes for one in removed) / 1e6
     spared = len(leftovers) - len(removed)
     kept = f" Spared {spared:,} that are needed by now." if spared else ""
     console.print(f"Removed {len(removed):,}, {freed:.1f} MB.{kept}", highlight=False)
+
+
+@app.command("upload")
+def upload_() -> None:
+    """Put all artifacts of the artifacts directory into the object store: for an installation that moves to one."""
+    with opened() as (settings, database), console.status("Uploading") as status:
+        uploaded = upload_artifacts(database, settings, tell=lambda label: status.update(f"Uploaded {label}"))
+    console.print(
+        f"In the store: {uploaded.versions:,} versions. Put there beside them: {uploaded.models:,} retrained models.",
+        highlight=False,
+    )
+    for sentence in uploaded.damaged:
+        console.print(f"Not uploaded: {sentence}", highlight=False)
+    if uploaded.damaged:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -343,6 +370,7 @@ def evaluate_(
     confidence: Annotated[
         float, typer.Option(min=LEAST_CONFIDENCE, max=MOST_CONFIDENCE, help="Of the intervals.")
     ] = 0.9,
+    cluster: OnCluster = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG file.")] = None,
 ) -> None:
@@ -350,18 +378,26 @@ def evaluate_(
     for file in (output, plot):
         if file is not None:
             file.touch()  # better now than after all the work
-    with opened() as (settings, database):
+    with opened() as (settings, database), on_cluster(cluster, console=console) as place:
         with transaction(database, writes=False) as session:
             row = catalog.get_version(session, sketch, version)
             documents = catalog.load_documents(session, row.dataset)
-            artifact = artifact_of(row, settings.artifacts_dir)
-        resident = ResidentSketch.open(artifact.path, checksum=artifact.checksum, device=settings.device)
+            artifact = artifact_of(row, settings.artifacts)
+        resident = ResidentSketch(artifact.open(), device=settings.device)
         sizes = size or [size for size in (1, 10, 50, 100) if size < documents.unit_count]
         sets = random_sets(documents, sizes=sizes, count=count, seed=seed) + coherent_sets(documents)
         measurements = [Measurement(text=one) for one in text or documents.texts[:8]]
         with progress_bar("Retraining", "steps", console=console) as progress:
             question = Question(estimator=estimator, confidence=confidence)
-            figures, pairs = evaluate(resident, documents, sets, measurements, question=question, progress=progress)
+            figures, pairs = evaluate(
+                resident,
+                documents,
+                sets,
+                measurements,
+                question=question,
+                retrain=retrain_on(place),
+                progress=progress,
+            )
     console.print(accuracy_table(figures, confidence))
     if output is not None:
         content = {

@@ -9,11 +9,12 @@ from rich.table import Table
 
 from app import catalog
 from app.catalog import ByDocuments, ByUnits, Containing, Matching, SubsetRule
-from app.commands import console, opened
+from app.commands import OnCluster, console, opened
 from app.db import transaction
 from app.pinning import one_pin
 from app.pinning import pin as pin_
-from engine.terminal import progress_bar
+from engine.cluster import retrain_on
+from engine.terminal import on_cluster, progress_bar
 
 app = typer.Typer(help="Name deletion sets, and pin them.", no_args_is_help=True)
 
@@ -51,9 +52,10 @@ def pin(
     subset: Annotated[str, typer.Argument(help="Name of the subset.")],
     sketch: Annotated[str, typer.Option(help="Name of the sketch, of this dataset.")],
     version: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="By default the current one.")] = None,
+    cluster: OnCluster = None,
 ) -> None:
     """Retrain the model without a subset, and keep the result with a sketch version."""
-    with opened() as (settings, database):
+    with opened() as (settings, database), on_cluster(cluster, console=console) as place:
         pins = one_pin(database, settings, dataset=dataset, subset=subset, sketch=sketch, version=version)
         units = len(pins.subsets[subset])
         if not pins.missing:
@@ -61,7 +63,7 @@ def pin(
             return
         console.print(f"Retraining the model of {pins.label} without {subset}: {units:,} units.", highlight=False)
         with progress_bar("Retraining", "steps", console=console) as progress:
-            pin_(database, settings, pins, progress=progress)
+            pin_(database, settings, pins, retrain=retrain_on(place), progress=progress)
     console.print(f"{subset} is pinned to {pins.label}: its retrained model is kept beside it.", highlight=False)
 
 

@@ -26,8 +26,8 @@ def worker() -> None:
     with opened() as (settings, database), ExitStack() as stack:
         set_up_logging(settings)
         predictor = predictor_of(settings)
-        serving = Serving(database, predictor, settings.artifacts_dir)
-        lookup = Lookup(database, settings.artifacts_dir, serving)
+        serving = Serving(database, predictor, settings.artifacts)
+        lookup = Lookup(database, settings.artifacts, serving)
         serving.when_erased(lookup.forget)
         stack.callback(lookup.close)
         verifier = Verifier(database, settings)

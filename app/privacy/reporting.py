@@ -19,7 +19,7 @@ from app.privacy.evidence import DatasetReport, Match, NotMeasured, SketchFacts
 from app.privacy.results import result_of
 from app.secret import Secret
 from app.tables import Dataset, ErasureRequest, Report, SketchVersion
-from engine.errors import QuestionError
+from engine.errors import QuestionError, ShardsAwayError
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.question import Distribution, Prediction
@@ -133,6 +133,7 @@ class Reporter:
 
         Raises:
             QuestionError, ArtifactError: as `Predictor.predict`.
+            ShardsAwayError: a part of the sketch is away; what is filed rests on all of it.
         """
         artifact = self._lookup.find_version(part.sketch.name, asked.number).artifact
         wanted: list[tuple[int | None, Measurement]] = [(None, Measurement(**one)) for one in part.measurements]
@@ -155,6 +156,8 @@ class Reporter:
             downweights=[1.0],
             confidence=part.confidence,
         )
+        if any(prediction.missing_share for prediction in predictions):
+            raise ShardsAwayError(f"A shard of {artifact.label} is away, and what is filed rests on the whole sketch.")
         results = tuple(
             result_of(
                 prediction,

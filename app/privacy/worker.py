@@ -29,7 +29,7 @@ from app.secret import Secret
 from app.settings import Settings
 from app.tables import ErasureRequest
 from app.verifier import Verifier
-from engine.errors import EngineError
+from engine.errors import EngineError, ShardsAwayError
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class JobWorker:
                 with suppress(SQLAlchemyError):  # else the claim goes stale, and whoever comes next tries again
                     self._put_off(claim, timedelta(0), attempts=row.attempts, why="The catalog couldn't be used.")
                 raise
-            except BusyError as error:
+            except (BusyError, ShardsAwayError) as error:
                 self._put_off(claim, _BUSY, attempts=row.attempts, why=str(error))
             except (AppError, EngineError) as error:
                 self._failed(row, claim, str(error))

@@ -91,6 +91,7 @@ def _answer(question: AttributionsRequest, request: Request, started: float) -> 
         measurement=found.measurement,
         baseline=found.baseline,
         estimator=found.estimator,
+        missing_share=found.missing_share,
         elapsed_ms=(perf_counter() - started) * 1000,
         raising=directions["raising"],
         lowering=directions["lowering"],

@@ -11,7 +11,7 @@ from app.in_time import InTime
 from app.metrics import MEDIA_TYPE
 from app.openapi import declared
 from app.parts import parts_of
-from app.schemas.health import FailureAnswer, HealthAnswer, ReadyAnswer, ResidentAnswer
+from app.schemas.health import FailureAnswer, HealthAnswer, ReadyAnswer, ResidentAnswer, ShardsAnswer
 
 router = APIRouter(tags=["health"], route_class=InTime)
 
@@ -38,11 +38,13 @@ def readyz(session: Reading, predictor: ThePredictor) -> ReadyAnswer:
         raise UnavailableError(
             "No sketch can be served. " + " ".join(f"{label}: {failures[label]}" for label in labels)
         )
+    shards = predictor.shards()
     return ReadyAnswer(
         status="ready",
         resident=[ResidentAnswer(label=one.label, bytes=one.bytes) for one in resident],
         budget_bytes=predictor.budget_bytes,
         failed=[FailureAnswer(label=label, message=message) for label, message in failures.items()],
+        shards=None if shards is None else ShardsAnswer(count=shards.count, away=shards.away),
     )
 
 

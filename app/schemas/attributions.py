@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Discriminator, Field
 from pydantic.config import JsonDict
 
 from app.schemas import Answer, Name, RequestBody, VersionNumber
-from app.schemas.predict import BelowResolution, LogProbabilityBody, LossBody, NumberMeasured
+from app.schemas.predict import BelowResolution, LogProbabilityBody, LossBody, MissingShare, NumberMeasured
 from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE
 
 _MAX_SQL_INTEGER: Final = 2**31 - 1
@@ -84,6 +84,7 @@ class AttributionsAnswer(Answer):
                     "raising": [_RAISING],
                     "lowering": [],
                     "estimator": "retrained",
+                    "missing_share": 0.0,
                     "elapsed_ms": 5.1,
                 }
             ]
@@ -104,4 +105,5 @@ class AttributionsAnswer(Answer):
     estimator: Literal["retrained", "sphere"] = Field(
         description="retrained where the model was really retrained without every unit, as in builds with axes."
     )
+    missing_share: MissingShare
     elapsed_ms: float = Field(description="Time that the answer took in the server, the network not counted.")

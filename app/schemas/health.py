@@ -31,6 +31,13 @@ class FailureAnswer(Answer):
     message: str
 
 
+class ShardsAnswer(Answer):
+    """The processes that sketches are spread over."""
+
+    count: int
+    away: int = Field(description="That don't answer, or are still loading: random directions of theirs are missing.")
+
+
 class ReadyAnswer(Answer):
     """At least one sketch can be served."""
 
@@ -42,6 +49,7 @@ class ReadyAnswer(Answer):
                     "resident": [{"label": "names v1", "bytes": 43459968}],
                     "budget_bytes": 2147483648,
                     "failed": [],
+                    "shards": None,
                 }
             ]
         }
@@ -51,3 +59,4 @@ class ReadyAnswer(Answer):
     resident: list[ResidentAnswer] = Field(description="Others are loaded when they are asked.")
     budget_bytes: int = Field(description="What they may take together; the least recently asked goes first.")
     failed: list[FailureAnswer] = Field(description="Damaged or missing artifacts; the other sketches go on serving.")
+    shards: ShardsAnswer | None = Field(description="Null where the service holds its sketches itself.")

@@ -249,6 +249,14 @@ BelowResolution = Annotated[
     bool, Field(description="True where the interval holds the baseline: whether there is a change isn't known.")
 ]
 
+MissingShare = Annotated[
+    float,
+    Field(
+        description="Of the sketch's random directions, what was away when this was measured: the estimate rests on"
+        " the others, and its interval is wider. 0 except where a shard of a sharded service is lost."
+    ),
+]
+
 
 class PredictionAnswer(Answer):
     """A measurement of the model without what was deleted, at the largest downweight asked."""
@@ -270,6 +278,7 @@ class PredictionAnswer(Answer):
     estimator: EstimatorAnswer
     readout: ReadoutAnswer
     average: AverageAnswer
+    missing_share: MissingShare
 
 
 class OutcomeAnswer(Answer):
@@ -293,6 +302,7 @@ class DistributionAnswer(Answer):
     estimator: EstimatorAnswer
     readout: ReadoutAnswer
     average: AverageAnswer
+    missing_share: MissingShare
 
 
 class VerificationLinkAnswer(Answer):
@@ -345,6 +355,7 @@ class PredictAnswer(Answer):
                             "estimator": "sphere",
                             "readout": "logarithm",
                             "average": "mean",
+                            "missing_share": 0.0,
                         }
                     ],
                     "verification": {

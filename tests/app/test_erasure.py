@@ -392,12 +392,12 @@ def predictor() -> Predictor:
 @pytest.fixture
 def serving(database: Database, settings: Settings, predictor: Predictor) -> Serving:
     """It looks when it is told: no thread is started."""
-    return Serving(database, predictor, settings.artifacts_dir)
+    return Serving(database, predictor, settings.artifacts)
 
 
 @pytest.fixture
 def looking(database: Database, settings: Settings, serving: Serving) -> Iterator[Lookup]:
-    lookup = Lookup(database, settings.artifacts_dir, serving)
+    lookup = Lookup(database, settings.artifacts, serving)
     serving.when_erased(lookup.forget)
     yield lookup
     lookup.close()

@@ -35,7 +35,7 @@ from tests.app.test_predict_route import QUESTION, ask
 @pytest.fixture
 def looking(database: Database, settings: Settings) -> Iterator[Lookup]:
     predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20)
-    found = Lookup(database, settings.artifacts_dir, Serving(database, predictor, settings.artifacts_dir))
+    found = Lookup(database, settings.artifacts, Serving(database, predictor, settings.artifacts))
     yield found
     found.close()
 

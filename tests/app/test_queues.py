@@ -77,7 +77,7 @@ def test_what_a_question_raises_reaches_whoever_asked() -> None:
 @pytest.fixture
 def served(database: Database, settings: Settings, sketch: str) -> Artifact:
     with transaction(database, writes=False) as session:
-        return artifact_of(catalog.get_version(session, sketch), settings.artifacts_dir)
+        return artifact_of(catalog.get_version(session, sketch), settings.artifacts)
 
 
 def predictor(table_cache_bytes: int = 2**20) -> Predictor:

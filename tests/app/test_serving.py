@@ -67,7 +67,7 @@ def test_the_version_before_answers_until_the_new_one_is_loaded(
     database: Database, settings: Settings, another: Register
 ) -> None:
     predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20)
-    serving = Serving(database, predictor, settings.artifacts_dir)
+    serving = Serving(database, predictor, settings.artifacts)
     serving.look()  # and no thread, so that each step is seen
     another()
     with transaction(database, writes=False) as session:
@@ -239,14 +239,14 @@ def test_only_what_no_version_names_is_left_over(
     (killed / "plan.json").write_text("{}")
     (directory / f"{second.name}.anchors").mkdir()
     (directory / f"{second.name}.anchors" / "a.safetensors").write_bytes(b"abc")
-    assert [one.location for one in find_leftovers(database, directory, idle_seconds=0)] == ["names/abc.partial"]
-    assert find_leftovers(database, directory, idle_seconds=3600) == []
+    assert [one.location for one in find_leftovers(database, settings.artifacts, idle_seconds=0)] == ["names/abc.partial"]
+    assert find_leftovers(database, settings.artifacts, idle_seconds=3600) == []
     client.post("/sketches/tiny/rollback")
     client.post("/sketches/tiny/versions/2/retire")
     client.delete("/sketches/tiny/versions/2")
-    leftovers = find_leftovers(database, directory, idle_seconds=0)
+    leftovers = find_leftovers(database, settings.artifacts, idle_seconds=0)
     assert {one.location for one in leftovers} == {"names/abc.partial", second.name, f"{second.name}.anchors"}
-    remove_leftovers(database, leftovers, directory, idle_seconds=0)
+    remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=0)
     assert {path.name for path in directory.iterdir()} == kept
     assert client.post("/predict", json=QUESTION).status_code == 200
 
@@ -257,9 +257,9 @@ def test_a_build_that_goes_on_isnt_left_over(database: Database, settings: Setti
     (building / "plan.json").write_text("{}")
     held = os.open(building, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
-    assert find_leftovers(database, settings.artifacts_dir, idle_seconds=0) == []
+    assert find_leftovers(database, settings.artifacts, idle_seconds=0) == []
     os.close(held)
-    assert len(find_leftovers(database, settings.artifacts_dir, idle_seconds=0)) == 1
+    assert len(find_leftovers(database, settings.artifacts, idle_seconds=0)) == 1
 
 
 def test_a_stray_file_makes_nothing_around_it_a_leftover(
@@ -277,15 +277,15 @@ def test_a_stray_file_makes_nothing_around_it_a_leftover(
     strays = [directory / "names" / ".DS_Store", directory / "people" / ".DS_Store", directory / ".DS_Store"]
     for stray in strays:
         stray.write_bytes(b"x")
-    leftovers = find_leftovers(database, directory, idle_seconds=0)
+    leftovers = find_leftovers(database, settings.artifacts, idle_seconds=0)
     assert [one.path for one in leftovers] == [killed, others]
-    removed = remove_leftovers(database, leftovers, directory, idle_seconds=0)
+    removed = remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=0)
     assert [one.path for one in removed] == [killed, others]
     assert (nested / "manifest.json").exists()
     assert [stray for stray in strays if not stray.exists()] == []
     strays[1].unlink()
     nested.rename(path)  # named, and not there: what is beside its place isn't left over, and what nobody names is
-    assert [one.path for one in find_leftovers(database, directory, idle_seconds=0)] == [path]
+    assert [one.path for one in find_leftovers(database, settings.artifacts, idle_seconds=0)] == [path]
 
 
 def test_what_is_needed_by_the_time_of_the_removal_is_spared_and_the_rest_recorded(
@@ -301,7 +301,7 @@ def test_what_is_needed_by_the_time_of_the_removal_is_spared_and_the_rest_record
     for path in (registered, changed, building, left):
         for entry in (*path.iterdir(), path):
             os.utime(entry, (day_ago, day_ago))
-    leftovers = find_leftovers(database, directory, idle_seconds=3_600)
+    leftovers = find_leftovers(database, settings.artifacts, idle_seconds=3_600)
     assert {one.path for one in leftovers} == {registered, changed, building, left}
     with transaction(database) as session:
         catalog.get_version(session, "tiny").state = "ready"
@@ -309,7 +309,7 @@ def test_what_is_needed_by_the_time_of_the_removal_is_spared_and_the_rest_record
     held = os.open(building, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     before = actions(database)
-    removed = remove_leftovers(database, leftovers, directory, idle_seconds=3_600)
+    removed = remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=3_600)
     os.close(held)
     assert [one.path for one in removed] == [left]
     assert not left.exists()
@@ -322,14 +322,14 @@ def test_a_removal_that_fails_is_recorded(
 ) -> None:
     """The record comes first: nothing goes without one, even where the disk or the process fails halfway."""
     left = leave(settings.artifacts_dir / "left")
-    leftovers = find_leftovers(database, settings.artifacts_dir, idle_seconds=0)
+    leftovers = find_leftovers(database, settings.artifacts, idle_seconds=0)
 
     def fail(path: Path) -> None:
         raise OSError(f"{path.name} can't be removed")
 
     monkeypatch.setattr("app.leftovers.shutil.rmtree", fail)
     with pytest.raises(OSError, match="left can't be removed"):
-        remove_leftovers(database, leftovers, settings.artifacts_dir, idle_seconds=0)
+        remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=0)
     assert left.exists()
     assert actions(database)[-1] == ("artifact.remove", {"location": "left"})
 

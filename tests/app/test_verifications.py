@@ -64,6 +64,7 @@ def prediction(text: str) -> Prediction:
         curve=(),
         estimator="sphere",
         average="mean",
+        missing_share=0.0,
     )
 
 

@@ -132,14 +132,19 @@ class Served:
 
 
 @contextmanager
-def served(data_dir: Path) -> Iterator[Served]:
-    """A service, until the end of the block; it logs, as it does in earnest, where nobody looks."""
+def served(data_dir: Path, *arguments: str) -> Iterator[Served]:
+    """A service, until the end of the block; it logs, as it does in earnest, where nobody looks.
+
+    Args:
+        data_dir: where its catalog is.
+        arguments: of `neverseen serve`, beside the port.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "app", "serve", "--port", str(port), *arguments]
     started = time.perf_counter()
-    log = (data_dir / "service.log").open("w")
+    log = (data_dir / f"service-{port}.log").open("w")
     process = subprocess.Popen(command, cwd=ROOT, env=_environment(data_dir), stderr=log)
     try:
         while not _ready(port):

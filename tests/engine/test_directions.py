@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.directions import ENSEMBLES, dimension, directions, overlaps, remaining_fraction
+from engine.directions import ENSEMBLES, Ensemble, dimension, directions, overlaps, remaining_fraction
 from engine.errors import ConfigurationError
 
 SIGMAS = 5  # tolerance of statistical tests, in standard errors; seeds are fixed
@@ -88,10 +88,39 @@ def test_overlap_is_the_sum_of_conjugates_over_the_deletion_set() -> None:
 
 
 def test_a_mean_over_whole_unitary_blocks_has_no_variance_at_order_one() -> None:
-    assert remaining_fraction("unitary", 10, 20) == 0
-    assert remaining_fraction("unitary", 10, 5) == pytest.approx(0.5)
-    assert remaining_fraction("unitary", 10, 15) == pytest.approx(5 / 15 * 0.5)
-    assert remaining_fraction("sphere", 10, 20) == 1
+    assert remaining_fraction("unitary", 10, [range(20)]) == 0
+    assert remaining_fraction("unitary", 10, [range(5)]) == pytest.approx(0.5)
+    assert remaining_fraction("unitary", 10, [range(15)]) == pytest.approx(5 / 15 * 0.5)
+    assert remaining_fraction("sphere", 10, [range(20)]) == 1
+
+
+def test_parts_of_a_unitary_block_count_together_and_several_incomplete_blocks_apart() -> None:
+    assert remaining_fraction("unitary", 10, [range(3), range(6, 8)]) == pytest.approx(0.5)
+    assert remaining_fraction("unitary", 10, [range(3), range(3, 10)]) == 0
+    assert remaining_fraction("unitary", 10, [range(5), range(15, 20)]) == pytest.approx(0.5)
+    assert remaining_fraction("unitary", 10, [range(8), range(15, 20)]) == pytest.approx((8 * 0.2 + 5 * 0.5) / 13)
+
+
+def test_means_over_parts_of_unitary_matrices_vary_as_the_fraction_says() -> None:
+    units, parts = 6, [range(2), range(6, 10), range(13, 16)]
+    count = sum(map(len, parts))
+    target, deleted = torch.randn(units, generator=torch.Generator().manual_seed(1)).double(), torch.tensor([0, 3, 4])
+
+    def means(ensemble: Ensemble) -> torch.Tensor:
+        """Estimates of the first term of a linear function, over the same directions of 1,500 seeds."""
+        found = []
+        for seed in range(1_500):
+            rows = torch.cat([directions(ensemble, seed, units, part.start, part.stop) for part in parts])
+            found.append((units * (overlaps(rows, deleted) * (rows @ target.to(rows.dtype))).real).mean())
+        return torch.stack(found)
+
+    independent, exchangeable = means("sphere"), means("unitary")
+    for estimates in (independent, exchangeable):
+        error = estimates.std() / len(estimates) ** 0.5
+        assert abs(estimates.mean() - target[deleted].sum()) < 4 * error
+    expected = remaining_fraction("unitary", units, parts)
+    assert expected == pytest.approx((2 * (4 / 6) + 4 * (2 / 6) + 3 * (3 / 6)) / count)
+    assert exchangeable.var() / independent.var() == pytest.approx(expected * units / (units - 1), rel=0.15)
 
 
 def test_an_unknown_ensemble_is_refused() -> None:

@@ -19,6 +19,7 @@ from engine.estimate import Prepared, predict
 from engine.evidence import Table, tabulate
 from engine.frame import Frame
 from engine.held import Held
+from engine.holdings import Kept
 from engine.jet import Jet
 from engine.measure import Measurement
 from engine.model import ModelConfiguration, target_probabilities
@@ -279,7 +280,7 @@ def frame(
         ensemble=ensemble,
         directions=rows,
         trained={},
-        parameters=parameters,
+        holdings=Kept(parts=(range(len(rows)),), directions=parameters, axes=None, retrained=None, sets=()),
     )
 
 

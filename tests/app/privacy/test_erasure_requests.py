@@ -27,9 +27,11 @@ from app.privacy.signing_key import load_signing_key
 from app.secret import Secret
 from app.settings import Settings
 from app.tables import Document, ErasureRequest, IdentityLink
+from engine.shards import Shards
 from tests.app.conftest import NAMES, refusal, until
 from tests.app.privacy.conftest import EVERYBODY, XENA, ZENA, asked, done
 from tests.app.privacy.work import job_worker
+from tests.shards import Processes
 
 
 def take(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
@@ -306,6 +308,33 @@ def test_what_cannot_be_done_is_tried_again_then_failed_then_retried(
     assert worker.work_one()
     assert idle.get(address).json()["state"] == "completed"
     refusal(idle.post(f"{address}/retry"), 409)
+    close()
+
+
+def test_evidence_waits_while_a_part_of_the_sketch_is_away(
+    idle: TestClient, database: Database, settings: Settings, secret: Secret
+) -> None:
+    taken = take(idle, asked(ZENA))
+    processes = Processes(2)
+    shards = Shards(processes, least_share=0.5)
+
+    def die(shard: int, method: str) -> None:
+        if processes.calls.count((1, "measure")) == 2:  # the first one makes ready
+            processes.kill(1)
+
+    processes.before = die
+    worker, close = job_worker(database, settings, secret, shards=shards)
+    assert worker.work_one()
+    row = idle.get(f"/erasure-requests/{taken['id']}").json()
+    assert (row["state"], row["attempts"]) == ("in_progress", 0)
+    assert row["problem"].startswith("A shard of tiny v1 is away")
+    processes.before = lambda shard, method: None
+    processes.begin_anew(1)
+    assert until(lambda: shards.look() or shards.away == 0)
+    with transaction(database) as session:
+        session.execute(update(ErasureRequest).values(next_at=datetime.now(UTC)))
+    assert worker.work_one()
+    assert idle.get(f"/erasure-requests/{taken['id']}").json()["state"] == "completed"
     close()
 
 

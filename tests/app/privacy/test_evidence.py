@@ -96,6 +96,7 @@ def prediction(
         estimator=estimator,
         readout=None,
         average=None,
+        missing_share=0.0,
     )
 
 
@@ -120,6 +121,7 @@ def distribution(changes: dict[str, float], *, half: float = 0.005, prompt: str 
         estimator="regression",
         readout=None,
         average=None,
+        missing_share=0.0,
     )
 
 

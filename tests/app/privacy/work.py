@@ -19,6 +19,7 @@ from app.serving import Serving
 from app.settings import Settings
 from app.tables import ErasureRequest
 from app.verifier import Verifier
+from engine.shards import Shards
 
 
 def take(database: Database, secret: Secret, email: str, *, mode: str = "predict") -> ErasureRequest:
@@ -40,10 +41,12 @@ def take(database: Database, secret: Secret, email: str, *, mode: str = "predict
     return Requests(database, secret).submit(local_actor(), received, lambda _: "{}").row
 
 
-def job_worker(database: Database, settings: Settings, secret: Secret) -> tuple[JobWorker, Callable[[], None]]:
+def job_worker(
+    database: Database, settings: Settings, secret: Secret, *, shards: Shards | None = None
+) -> tuple[JobWorker, Callable[[], None]]:
     """A worker that works when it is told to, and what closes it."""
-    predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20)
-    lookup = Lookup(database, settings.artifacts_dir, Serving(database, predictor, settings.artifacts_dir))
+    predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20, shards=shards)
+    lookup = Lookup(database, settings.artifacts, Serving(database, predictor, settings.artifacts))
     work = Work(
         database,
         settings,

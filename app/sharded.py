@@ -1,0 +1,163 @@
+"""The shards of the service (`engine.shards`) on a Ray cluster: a Ray Serve deployment of one replica for each.
+
+Ray is imported late: it is an extra, and reads its environment when it is imported (`engine.connection.connected`).
+
+Ray finds them a place, one device each, and starts those again that die; it has them looked at for those that hang.
+HTTP stays with the service: Ray's own proxy isn't started. The shards are the service's that started them, and end with
+it; where it was killed, the next one under the same address takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Final
+
+from app.errors import UnavailableError
+from app.settings import Settings
+from engine.connection import connected
+from engine.errors import EngineError, ShardLostError
+from engine.holdings import Part
+from engine.shards import Shard, Shards
+from engine.threads import use_one_thread
+
+logger = logging.getLogger(__name__)
+
+_MOST_AT_ONCE: Final = 64
+_HEALTH_SECONDS: Final = 5
+
+
+class Replica:
+    """The process of a shard, as Ray Serve runs it."""
+
+    def __init__(self, part: Part, *, device: str, resident_bytes: int) -> None:
+        """As `Shard`."""
+        use_one_thread()
+        self._shard = Shard(part, device=device, resident_bytes=resident_bytes)
+
+    async def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the shard, beside what it does already."""
+        return await asyncio.to_thread(getattr(self._shard, method), *arguments, **options)
+
+
+class ServeReply:
+    """An answer that comes from Ray Serve: an `engine.shards.Reply`."""
+
+    def __init__(self, response: Any) -> None:
+        """Of a `ray.serve.handle.DeploymentResponse`."""
+        self._response = response
+
+    def result(self, timeout_seconds: float) -> Any:
+        """As of `Reply`."""
+        from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415
+        from ray.serve.exceptions import RayServeException  # noqa: PLC0415
+
+        try:
+            return self._response.result(timeout_s=timeout_seconds)
+        except TimeoutError:  # some of Ray's are its errors, too
+            raise
+        except RayTaskError as error:
+            if isinstance(error.cause, EngineError):
+                raise error.cause from None  # else its message would be a traceback
+            raise
+        except (RayError, RayServeException) as error:
+            raise ShardLostError("A shard went away while it was asked.") from error
+
+
+class ServeLines:
+    """Calls of shards through Ray Serve: an `engine.shards.Lines`."""
+
+    def __init__(self, handles: list[Any]) -> None:
+        """By the handles of their deployments, in order."""
+        self._handles = handles
+
+    @property
+    def count(self) -> int:
+        """As of `Lines`."""
+        return len(self._handles)
+
+    def call(self, shard: int, method: str, *arguments: Any, **options: Any) -> ServeReply:
+        """As of `Lines`."""
+        return ServeReply(self._handles[shard].call.remote(method, *arguments, **options))
+
+
+@contextmanager
+def sharded(settings: Settings) -> Iterator[Shards]:
+    """The shards of a service, started on its cluster, and looked after until the end.
+
+    Args:
+        settings: `cluster`, how many `shards`, their `device` and `resident_bytes`, and `least_share`.
+
+    Raises:
+        ConfigurationError: Ray isn't installed, or the cluster can't be reached.
+        UnavailableError: the cluster has no room for the shards.
+    """
+    assert settings.cluster is not None
+    with connected(settings.cluster) as ray, _deployed(settings, ray) as handles:
+        shards = Shards(ServeLines(handles), least_share=settings.least_share)
+        shards.start()
+        try:
+            yield shards
+        finally:
+            shards.stop()
+
+
+def _count(settings: Settings, ray: ModuleType) -> int:
+    """How many shards there are to be: one for each GPU, or else for each machine, where nothing is said."""
+    if settings.shards is not None:
+        return settings.shards
+    if settings.device == "cpu":
+        return max(1, sum(bool(node["Alive"]) for node in ray.nodes()))
+    gpus: float = ray.cluster_resources().get("GPU", 0)
+    return max(1, int(gpus))
+
+
+@contextmanager
+def _deployed(settings: Settings, ray: ModuleType) -> Iterator[list[Any]]:
+    """Replicas under the care of Ray Serve while the block runs: their handles. Serve itself goes on, for others."""
+    from ray import serve  # noqa: PLC0415
+    from ray.serve.schema import LoggingConfig  # noqa: PLC0415
+
+    count, resource = _count(settings, ray), "CPU" if settings.device == "cpu" else "GPU"
+    there = ray.cluster_resources().get(resource, 0)
+    if there < count:
+        raise UnavailableError(
+            f"{count} shards take a {resource} each, and the cluster has {there:.0f}: "
+            "add machines, or ask for fewer with --shards."
+        )
+    deployed = serve.deployment(
+        num_replicas=1,
+        max_ongoing_requests=_MOST_AT_ONCE,
+        ray_actor_options={"num_cpus": 1} if resource == "CPU" else {"num_cpus": 0, "num_gpus": 1},
+        health_check_period_s=_HEALTH_SECONDS,
+        health_check_timeout_s=_HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=1,
+        graceful_shutdown_wait_loop_s=0.1,
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+    )(Replica)
+    device = "cpu" if resource == "CPU" else "cuda"  # of the devices that Ray shows the process, the only one
+    service = f"neverseen-{settings.host}-{settings.port or os.getpid()}"
+    targets = [
+        serve.RunTarget(
+            deployed.bind(Part(number, count), device=device, resident_bytes=settings.resident_bytes),
+            name=f"{service}-{number}",
+            route_prefix=None,
+        )
+        for number in range(count)
+    ]
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what matters of it, `Shards` says
+    serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING"))
+    logger.info("Starting %d shards", count)
+    try:
+        try:
+            handles = serve.run_many(targets)
+        except RuntimeError as error:
+            raise UnavailableError(f"The shards don't start; Ray's logs say why. {error}") from error
+        yield handles
+    finally:
+        for target in targets:
+            serve.delete(target.name, _blocking=False)

@@ -1,0 +1,451 @@
+"""A sketch spread over shards: processes, maybe of several machines, that each hold a part of what is measured.
+
+    front   ResidentSketch → ShardedHoldings → Shards ─┬─ call → Shard 0   directions 0 … K/N, axes, retrained models
+            tables, calibration, sums over the set     └─ call → Shard 1   directions K/N … 2K/N, …
+
+A measurement goes to all shards at once; each returns its rows of the measurement's table. The front puts them together
+and keeps them, so that a further question about the measurement, whatever is deleted, asks no shard. It works with the
+numbers that a single process would have, in the same order: answers are equal to the bit.
+
+A shard that dies or falls silent is away until it answers again and has loaded what is wanted. Random directions are
+interchangeable: a sketch of these alone answers meanwhile from the ones that are left, with the wider bar that fewer
+give, and says so. Axes and retrained models aren't: a sketch with axes answers what was measured before.
+
+Here is all but the way a shard is called, `Lines`; the service calls through Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.configuration import SketchConfiguration
+from engine.devices import torch_device
+from engine.errors import ArtifactError, EngineError, ShardLostError, ShardsAwayError
+from engine.holdings import Kept, Measured, Part, files_of, hold, joined
+from engine.jet import Jet
+from engine.native.groups import Text
+from engine.remote import fetch
+from engine.store import Artifact, open_artifact
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 0.25
+SILENCE_SECONDS: Final = 1.0
+"""Of a shard that is asked how it is, until it counts as away: one that dies is noticed at once, one whose machine is
+gone only by this."""
+
+_TRY_AGAIN_SECONDS: Final = 30.0
+_GLANCE_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an artifact is found, from any process that shares the directory or reaches the object store.
+
+    Attributes:
+        path: its directory; with an origin, of the local copy.
+        checksum: SHA-256 of its manifest.
+        origin: URL of the artifact in an object store, if it is kept in one.
+    """
+
+    path: Path
+    checksum: str
+    origin: str | None = None
+
+    def open(self, files: Collection[str] | None = None) -> Artifact:
+        """Open the artifact with some of its files, or all, verified; what isn't here is fetched.
+
+        Raises:
+            ArtifactError: it is missing, damaged, foreign, or can't be fetched.
+        """
+        if self.origin is None:
+            return open_artifact(self.path, checksum=self.checksum, files=files)
+        return fetch(self.origin, self.path, checksum=self.checksum, files=files)
+
+
+class Loaded(NamedTuple):
+    """What a shard has in memory of a sketch.
+
+    Attributes:
+        bytes: how much that is.
+        sets: deletion sets of its retrained models.
+    """
+
+    bytes: int
+    sets: Sequence[tuple[int, ...]]
+
+
+_Rows: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
+"""Of each text the constant and the higher coefficients, [S, planes, K, T]."""
+
+
+class Shard:
+    """The process of a shard: its part of every sketch that it was told to load. Safe to use from several threads."""
+
+    def __init__(self, part: Part, *, device: str, resident_bytes: int) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            part: which part of every sketch.
+            device: "cpu", or a CUDA device.
+            resident_bytes: what the parts of all sketches may take together.
+
+        Raises:
+            ConfigurationError: the device isn't there.
+        """
+        self._part, self._device, self._resident_bytes = part, torch_device(device), resident_bytes
+        self._held: dict[str, Kept] = {}
+        self._loading = threading.Lock()
+
+    def held(self, *, but: Collection[str] | None = None) -> frozenset[str]:
+        """Checksums of the artifacts that are loaded; with `but`, after letting go of all others."""
+        if but is not None:
+            for checksum in self._held.keys() - set(but):
+                self._held.pop(checksum, None)
+        return frozenset(self._held)
+
+    def load(self, place: Place) -> Loaded:
+        """Load the part of an artifact, where that isn't done yet.
+
+        Raises:
+            ArtifactError: as `Place.open`; or it takes too much memory.
+        """
+        with self._loading:
+            if place.checksum not in self._held:
+                manifest = place.open(files=()).manifest
+                files = files_of(manifest.configuration, manifest.plan.source.units, self._part)
+                kept = hold(place.open(files), device=self._device, part=self._part)
+                self._check_room(kept)
+                self._held[place.checksum] = kept
+            kept = self._held[place.checksum]
+        return Loaded(kept.nbytes, kept.sets)
+
+    @torch.inference_mode()
+    def measure(self, checksum: str, texts: Sequence[Text]) -> tuple[_Rows | None, ...]:
+        """Measure texts along the part's directions and axes, and on its retrained models, in this order.
+
+        Raises:
+            ShardLostError: the artifact isn't loaded.
+        """
+        return tuple(None if of_kind is None else _as_rows(of_kind) for of_kind in self._kept(checksum).measure(texts))
+
+    def models(self, checksum: str, which: Sequence[int]) -> np.ndarray:
+        """Parameters of some of the part's retrained models, numbered from 0: [n, P].
+
+        Raises:
+            ShardLostError: the artifact isn't loaded.
+        """
+        return np.asarray(self._kept(checksum).models(which).cpu().numpy())
+
+    def _kept(self, checksum: str) -> Kept:
+        kept = self._held.get(checksum)
+        if kept is None:
+            raise ShardLostError("The shard has begun anew, and hasn't loaded the sketch yet.")
+        return kept
+
+    def _check_room(self, kept: Kept) -> None:
+        taken = kept.nbytes + sum(other.nbytes for other in self._held.values())
+        if taken > self._resident_bytes:
+            raise ArtifactError(
+                f"a shard's part takes {kept.nbytes:,} bytes, {taken:,} with what it holds already, and "
+                f"NEVERSEEN_RESIDENT_BYTES allows {self._resident_bytes:,} in each: more shards take less each."
+            )
+
+
+class Reply(Protocol):
+    """What a shard will answer."""
+
+    def result(self, timeout_seconds: float) -> Any:
+        """The answer, if it comes in time.
+
+        Raises:
+            TimeoutError: it hasn't come yet, and may be asked for again.
+            ShardLostError: the shard is gone.
+            EngineError: what the shard refuses.
+        """
+        ...
+
+
+class Lines(Protocol):
+    """A way to call shards, numbered from 0; from several threads."""
+
+    @property
+    def count(self) -> int:
+        """How many shards there are."""
+        ...
+
+    def call(self, shard: int, method: str, *arguments: Any, **options: Any) -> Reply:
+        """Call a method of a shard's `Shard`; doesn't wait."""
+        ...
+
+
+class Shards:
+    """All shards, as the front sees them: which are there, and what each has loaded. Safe to use from several threads.
+
+    Between `start` and `stop` a thread asks them how they are, some times a second, and has those that begin anew load
+    what is wanted again.
+    """
+
+    def __init__(self, lines: Lines, *, least_share: float) -> None:
+        """Nothing is known of them yet.
+
+        Args:
+            lines: how they are called.
+            least_share: of them, what must be there to measure with; above 0, at most 1.
+        """
+        self.count, self.least_share = lines.count, least_share
+        self._lines = lines
+        self._held: list[frozenset[str]] = [frozenset()] * lines.count
+        self._silent = [False] * lines.count
+        self._wanted: weakref.WeakSet[ShardedHoldings] = weakref.WeakSet()
+        self._loading: Counter[Place] = Counter()
+        self._begun: dict[tuple[int, str], Reply] = {}
+        self._failed_at: dict[tuple[int, str], float] = {}
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look after them."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        self._thread.join()
+
+    def hold(self, place: Place, artifact: Artifact) -> ShardedHoldings:
+        """Have every shard load its part; it is kept for as long as what is returned is.
+
+        Args:
+            place: of the artifact.
+            artifact: the same, opened, with any of its files.
+
+        Raises:
+            ArtifactError: a shard can't load it.
+            ShardLostError: a shard is away.
+        """
+        with self._lock:
+            self._loading[place] += 1  # so that `look` doesn't have it dropped
+        try:
+            loads = [self._lines.call(number, "load", place) for number in range(self.count)]
+            loaded: list[Loaded] = [
+                self._result(number, load, lambda number: not self._silent[number]) for number, load in enumerate(loads)
+            ]
+            manifest = artifact.manifest
+            holdings = ShardedHoldings(
+                shards=self,
+                place=place,
+                configuration=manifest.configuration,
+                bytes=max(one.bytes for one in loaded),
+                sets=[units for one in loaded for units in one.sets],
+                numbers=tuple(range(self.count)),
+            )
+            with self._lock:
+                self._wanted.add(holdings)
+                self._held = [held | {place.checksum} for held in self._held]
+        finally:
+            with self._lock:
+                self._loading[place] -= 1
+        return holdings
+
+    def holding(self, checksum: str) -> tuple[int, ...]:
+        """Numbers of the shards that are there and have an artifact loaded."""
+        return tuple(number for number, held in enumerate(self._held) if checksum in held)
+
+    @property
+    def away(self) -> int:
+        """How many shards don't answer, or haven't loaded all that is wanted."""
+        with self._lock:
+            wanted = {holdings.place.checksum for holdings in self._wanted}
+        return sum(self._silent[number] or not wanted <= self._held[number] for number in range(self.count))
+
+    def ask(self, checksum: str, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> list[Any]:
+        """Ask some shards about an artifact, all at once.
+
+        Args:
+            checksum: of the artifact.
+            method: of `Shard`.
+            arguments: behind the checksum, by the shard's number.
+
+        Returns:
+            Their answers, in the same order.
+
+        Raises:
+            ShardLostError: one of them is away, or went meanwhile.
+        """
+        replies = {number: self._lines.call(number, method, checksum, *rest) for number, rest in arguments.items()}
+        return [
+            self._result(number, reply, lambda number: checksum in self._held[number])
+            for number, reply in replies.items()
+        ]
+
+    def look(self) -> None:
+        """Ask every shard how it is, and have those load what they should hold and don't."""
+        with self._lock:
+            places = {*(holdings.place for holdings in self._wanted), *(+self._loading)}
+        wanted = {place.checksum: place for place in places}
+        asked = {number: self._lines.call(number, "held", but=frozenset(wanted)) for number in range(self.count)}
+        until = time.monotonic() + SILENCE_SECONDS
+        for number, reply in asked.items():
+            try:
+                held = reply.result(max(until - time.monotonic(), _GLANCE_SECONDS))
+            except (TimeoutError, ShardLostError):
+                self._silent[number] = True
+                self._set_held(number, frozenset(), wanted)
+                continue
+            self._silent[number] = False
+            self._set_held(number, held, wanted)
+            for checksum in wanted.keys() - held:
+                self._load_again(number, wanted[checksum])
+
+    def _load_again(self, number: int, place: Place) -> None:
+        """Have a shard load an artifact, if that wasn't begun yet and didn't fail lately; doesn't wait."""
+        key = (number, place.checksum)
+        begun = self._begun.get(key)
+        if begun is not None:
+            try:
+                begun.result(_GLANCE_SECONDS)
+            except TimeoutError:
+                return
+            except EngineError as error:
+                self._failed_at[key] = time.monotonic()
+                logger.error("Shard %d can't load an artifact again: %s", number, error)
+            del self._begun[key]
+        elif time.monotonic() - self._failed_at.get(key, -_TRY_AGAIN_SECONDS) >= _TRY_AGAIN_SECONDS:
+            self._begun[key] = self._lines.call(number, "load", place)
+
+    def _set_held(self, number: int, held: frozenset[str], wanted: Collection[str]) -> None:
+        with self._lock:
+            before, self._held[number] = self._held[number], held
+        if before & set(wanted) - held:
+            logger.warning("Shard %d is away", number)
+        elif wanted and held >= set(wanted) and not before >= set(wanted):
+            logger.info("Shard %d is there", number)
+
+    def _result(self, number: int, reply: Reply, is_there: Callable[[int], bool]) -> Any:
+        """A shard's answer, unless it isn't there any more while it is waited for."""
+        while True:
+            try:
+                return reply.result(_GLANCE_SECONDS)
+            except TimeoutError:
+                if not is_there(number):
+                    raise ShardLostError(f"Shard {number} of {self.count} fell silent.") from None
+            except ShardLostError:
+                with self._lock:
+                    self._held[number] = frozenset()
+                raise
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:  # whatever it is, the shards are still to be looked after
+                logger.exception("Shards can't be looked after")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShardedHoldings:
+    """Holdings that lie in shards.
+
+    Attributes:
+        shards: all of them.
+        place: of the artifact.
+        configuration: of the sketch.
+        bytes: what the fullest shard holds of it.
+        sets: deletion sets of all retrained models.
+        numbers: of the shards that are asked.
+    """
+
+    shards: Shards
+    place: Place
+    configuration: SketchConfiguration
+    bytes: int
+    sets: Sequence[tuple[int, ...]]
+    numbers: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """As of `Holdings`."""
+        return self.bytes
+
+    @property
+    def parts(self) -> tuple[range, ...]:
+        """As of `Holdings`."""
+        ranges = (Part(number, self.shards.count).range(self.configuration.directions) for number in self.numbers)
+        return tuple(part for part in ranges if part)
+
+    def available(self) -> ShardedHoldings:
+        """As of `Holdings`."""
+        numbers = self.shards.holding(self.place.checksum)
+        if numbers == self.numbers:
+            return self
+        away = self.shards.count - len(numbers)
+        if self.configuration.axes:
+            raise ShardsAwayError(
+                f"{away} of {self.shards.count} shards are away, and the sketch has axes, all of which a new "
+                "measurement needs; what was measured before is answered. Try again."
+            )
+        if len(numbers) < self.shards.least_share * self.shards.count:
+            raise ShardsAwayError(
+                f"{away} of {self.shards.count} shards are away, and NEVERSEEN_LEAST_SHARE asks for "
+                f"{self.shards.least_share:.0%} of them. Try again."
+            )
+        return replace(self, numbers=numbers)
+
+    def measure(self, texts: Sequence[Text]) -> Measured:
+        """As of `Holdings`."""
+        plain = [tuple(map(list, text)) for text in texts]
+        found = self.shards.ask(self.place.checksum, "measure", dict.fromkeys(self.numbers, (plain,)))
+        return Measured(*map(_joined, zip(*found, strict=True)))
+
+    def models(self, which: Sequence[int] | None = None) -> Tensor:
+        """As of `Holdings`."""
+        count = len(self.sets)
+        rows = np.arange(count) if which is None else np.asarray(which, dtype=np.int64)
+        result = torch.empty(len(rows), self.configuration.model.parameter_count, dtype=self.configuration.torch_dtype)
+        wanted = {}
+        for number in range(self.shards.count):
+            part = Part(number, self.shards.count).range(count)
+            (at,) = np.nonzero((rows >= part.start) & (rows < part.stop))
+            if len(at):
+                wanted[number] = (at, (rows[at] - part.start).tolist())
+        found = self.shards.ask(self.place.checksum, "models", {n: (own,) for n, (_, own) in wanted.items()})
+        for (at, _), models in zip(wanted.values(), found, strict=True):
+            result[at] = torch.tensor(models)  # what came can't be written, and torch warns of that
+        return result
+
+
+def _as_rows(jets: Sequence[Jet]) -> _Rows:
+    """Jets for the way to the front; NumPy's arrays travel without a copy."""
+    return [
+        (
+            one.constant.cpu().numpy(),
+            torch.stack([torch.stack(list(planes)) for planes in one.higher]).cpu().numpy()
+            if one.higher
+            else np.empty((0, 0, 0, 0)),
+        )
+        for one in jets
+    ]
+
+
+def _joined(of_shards: Sequence[_Rows | None]) -> list[Jet] | None:
+    """What the shards that have some of a kind say, text by text; None where none has."""
+    found = [rows for rows in of_shards if rows is not None]
+    if not found:
+        return None
+    return [
+        joined([Jet(torch.tensor(constant), tuple(map(tuple, torch.tensor(higher)))) for constant, higher in of_text])
+        for of_text in zip(*found, strict=True)
+    ]

@@ -1,0 +1,162 @@
+"""What the nodes of a cluster do for `engine.cluster`: functions that Ray calls there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, Final, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.blocks import Job, execution, train_and_save
+from engine.configuration import SketchConfiguration
+from engine.connection import load_ray
+from engine.devices import torch_device
+from engine.documents import Documents
+from engine.errors import ConfigurationError, WorkerError
+from engine.native.library import library
+from engine.retrain import retrain
+from engine.store import PARAMETERS, File
+from engine.threads import use_one_thread
+from engine.workers import Report
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+_ANSWER_SECONDS: Final = 10.0
+
+Function: TypeAlias = Callable[[Any, Part, Report], Result]
+"""Works on a part, knowing what all parts share, and reports as it goes on."""
+
+
+def work_on(
+    of_driver: str, function: Function[Part, Result], shared: object, tally: Any, pause: float, index: int, part: Part
+) -> Result:
+    """Work on a part, in a process of a node: what Ray calls.
+
+    Args:
+        of_driver: the version of neverseen that the build was started by.
+        function: works.
+        shared: what it gets of all parts.
+        tally: the actor that is told what is done.
+        pause: seconds between two tellings, at least.
+        index: what the tally knows the part by.
+        part: what the function gets of this one.
+
+    Raises:
+        ConfigurationError: the node has another version.
+        WorkerError: the tally has ended.
+        EngineError: what the function refuses.
+    """
+    own = version("neverseen")
+    if own != of_driver:
+        raise ConfigurationError(
+            f"The node {_node()} has neverseen {own}, and the machine that started this has {of_driver}: install the "
+            "same version on all machines of the cluster."
+        )
+    use_one_thread()
+    done, told_at = 0, time.monotonic()
+
+    def report(work: int) -> None:
+        nonlocal done, told_at
+        done += work
+        if tally is not None and time.monotonic() - told_at > pause:
+            _tell(tally, index, done)
+            told_at = time.monotonic()
+
+    return function(shared, part, report)
+
+
+def _tell(tally: Any, index: int, done: int) -> None:
+    """Tell the tally what is done.
+
+    Raises:
+        WorkerError: it has ended, and with it what this was for.
+    """
+    ray = load_ray()
+    try:
+        ray.get(tally.tell.remote(index, done), timeout=_ANSWER_SECONDS)
+    except ray.exceptions.ActorDiedError:
+        raise WorkerError("This isn't needed any more.") from None
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        pass  # its node was lost, and it starts elsewhere
+
+
+def call(function: Callable[..., Result], arguments: tuple[object, ...], report: Report) -> Result:
+    """What a function gives."""
+    return function(*arguments)
+
+
+def train_block(job: Job, number: int, report: Report) -> File:
+    """Train the block of a number, and write it, unless it is there.
+
+    Raises:
+        ConfigurationError: the node can't train as the others do, or doesn't see the artifact; what training refuses.
+        ArtifactError: the block can't be written.
+    """
+    configuration, units = job.plan.configuration, job.documents.unit_count
+    finished = job.files.find(configuration.blocks(units)[number].file)
+    if finished is not None:
+        return finished
+    if job.plan.execution.native and not execution(configuration, torch_device(job.device), 0).native:
+        raise _without_native_code()
+    if job.files.find(PARAMETERS) is None:
+        raise ConfigurationError(
+            f"The node {_node()} doesn't see the directory in which the artifact grows: it must be one that all "
+            "machines of the cluster share, at the same path, or a URL of an object store."
+        )
+    return train_and_save(job, number, report)
+
+
+def retrain_part(
+    shared: tuple[Documents, SketchConfiguration, int, str, bool],
+    deletion_sets: Sequence[Sequence[int]],
+    report: Report,
+) -> Tensor:
+    """Train the models without some deletion sets.
+
+    Args:
+        shared: documents, configuration, batch and device as of `engine.retrain.retrain`; whether native code trains.
+        deletion_sets: unit numbers of each of B sets.
+        report: called with model·steps.
+
+    Returns:
+        Their parameters, [B, P].
+
+    Raises:
+        ConfigurationError: the node can't train as the others do.
+    """
+    documents, configuration, batch, device, native = shared
+    if native and lanes(configuration, device) is None:
+        raise _without_native_code()
+    reported = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal reported
+        report(done - reported)
+        reported = done
+
+    models = retrain(
+        documents, configuration, deletion_sets, batch=batch, device=device, native=native, progress=progress
+    )
+    return torch.cat([matrix.flatten(1) for matrix in models.values()], dim=1).cpu()
+
+
+def lanes(configuration: SketchConfiguration, device: str) -> int | None:
+    """How many models native code trains at once here; None where torch trains them."""
+    code = library(configuration.torch_dtype, 0, 1) if torch_device(device).type == "cpu" else None
+    return None if code is None else code.lanes
+
+
+def _without_native_code() -> ConfigurationError:
+    return ConfigurationError(
+        f"The node {_node()} has no C++ compiler that works, and others train by native code: results would differ in "
+        "their last bits. Install one there (g++, clang++), or take the node out."
+    )
+
+
+def _node() -> str:
+    """Address of this node."""
+    return str(load_ray().util.get_node_ip_address())

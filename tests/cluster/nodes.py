@@ -1,0 +1,207 @@
+"""Ray nodes on this machine, to build on and to kill, and what builds on them are counted with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+import pytest
+from torch import Tensor
+
+from engine.blocks import Job
+from engine.cluster import Cluster
+from engine.store import BlockFiles, File
+from engine.workers import Report
+
+ROOT: Final = Path(__file__).parent.parent.parent
+MARK: Final = "NEVERSEEN_TESTS_MARK"
+
+_LOSS_IS_NOTICED_SOON: Final = {
+    "health_check_initial_delay_ms": 1_000,
+    "health_check_period_ms": 250,
+    "health_check_timeout_ms": 1_000,
+    "health_check_failure_threshold": 4,
+}
+"""Ray itself takes 15 seconds for it."""
+
+Result = TypeVar("Result")
+
+
+class Nodes:
+    """A cluster of processes: a head without processors, where the driver is, and nodes with one each."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start the head.
+
+        Args:
+            directory: of Ray's sockets and logs; its path is short.
+        """
+        from ray.cluster_utils import Cluster as Processes
+
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(directory)}
+        self._processes = Processes(
+            initialize_head=True,
+            head_node_args={**head, "_system_config": _LOSS_IS_NOTICED_SOON},
+            shutdown_at_exit=False,
+        )
+        self.all: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the head."""
+        return str(self._processes.address)
+
+    def add(self, count: int = 1, *, environment: Mapping[str, str] | None = None, gpus: int = 0) -> None:
+        """Start nodes, with further variables in their environment, and GPUs that they claim to have."""
+        for _ in range(count):
+            node = self._processes.add_node(num_cpus=1, num_gpus=gpus, env_vars=dict(environment or {}))
+            self.all.append(node)
+
+    def kill(self, number: int) -> None:
+        """SIGKILL to a node's processes, and so to its workers."""
+        self._processes.remove_node(self.all.pop(number), allow_graceful=False)
+
+    def keep(self, count: int) -> None:
+        """End nodes, or start some, until there are so many, and Ray knows."""
+        while len(self.all) > count:
+            self._processes.remove_node(self.all.pop(), allow_graceful=False)
+        self.add(count - len(self.all))
+        self._processes.wait_for_nodes()
+
+    def stop(self) -> None:
+        """End all."""
+        self._processes.shutdown()
+
+
+@contextmanager
+def marked_environment() -> Iterator[str]:
+    """Variables for Ray, and a mark by which the processes that inherit it are found."""
+    mark = uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(("RAY_", "NEVERSEEN_")):
+                patch.delenv(name)
+        for name, value in {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what has Ray listen at 127.0.0.1
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "PYTHONPATH": str(ROOT),  # where workers find this module
+            MARK: mark,
+        }.items():
+            patch.setenv(name, value)
+        yield mark
+
+
+@contextmanager
+def running_nodes() -> Iterator[Nodes]:
+    """A head alone; who wants nodes adds them."""
+    with tempfile.TemporaryDirectory(prefix="nt-", ignore_cleanup_errors=True) as directory:
+        nodes = Nodes(Path(directory))
+        try:
+            yield nodes
+        finally:
+            nodes.stop()
+
+
+def processes(mark: str) -> dict[int, str]:
+    """The command lines of the processes that live and inherited a mark, by their numbers."""
+    found = {}
+    wanted = f"{MARK}={mark}".encode()
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended, or isn't ours
+            if wanted in (directory / "environ").read_bytes().split(b"\0"):
+                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if command:  # else it has ended, and nobody has asked how
+                    found[int(directory.name)] = command
+    return found
+
+
+def listening(numbers: Collection[int]) -> set[str]:
+    """The addresses, in the system's hexadecimal, at which processes listen."""
+    addresses = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *more = line.split()
+            if state == "0A":
+                addresses[more[5]] = local.partition(":")[0]
+    found = set()
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            for descriptor in Path(f"/proc/{number}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    target = str(descriptor.readlink())
+                    inode = target.removeprefix("socket:[").removesuffix("]")
+                    if inode in addresses:
+                        found.add(addresses[inode])
+    return found
+
+
+@dataclass(frozen=True)
+class CountedFiles:
+    """Files of a build whose every computation is noted.
+
+    Attributes:
+        files: where they lie.
+        log: directory with a file for each worker process.
+    """
+
+    files: BlockFiles
+    log: Path
+
+    def find(self, name: str) -> File | None:
+        """As the files; what isn't there is computed next."""
+        found = self.files.find(name)
+        if found is None:
+            self._note("begun", name)
+        return found
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
+        """As the files."""
+        file = self.files.save(name, tensors)
+        self._note("saved", name)
+        return file
+
+    def _note(self, what: str, name: str) -> None:
+        with (self.log / str(os.getpid())).open("a", encoding="utf-8") as file:
+            file.write(f"{what} {name}\n")
+
+
+class Counted:
+    """A place whose computations of blocks are counted."""
+
+    def __init__(self, cluster: Cluster, log: Path) -> None:
+        log.mkdir()
+        self._cluster, self._log = cluster, log
+
+    def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
+        """As the cluster."""
+        return self._cluster.once(device, function, *arguments)
+
+    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> Mapping[str, File]:
+        """As the cluster."""
+        counted = replace(job, files=CountedFiles(job.files, self._log))
+        return self._cluster.train_blocks(counted, numbers, report=report)
+
+    def count(self, what: str) -> Counter[str]:
+        """How often each file was "begun" or "saved"."""
+        lines = [line.split() for path in self._log.iterdir() for line in path.read_text().splitlines()]
+        return Counter(name for noted, name in lines if noted == what)
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"after {seconds:g} seconds still not: {what}"
+        time.sleep(0.01)
