@@ -19,7 +19,7 @@ ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check lint drills test-cluster test-fides soak bench clean
+.PHONY: help setup demo serve test check lint test-cluster drills test-fides soak bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile

@@ -23,7 +23,7 @@ from app.errors import ConflictError
 from app.predictor import Artifact, Predictor
 from app.sharing import Sharing
 from app.tables import SketchVersion
-from engine.errors import ArtifactError
+from engine.errors import ArtifactError, ShardsAwayError
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Serving:
         started = perf_counter()
         try:
             loaded = self._predictor.load(artifact)
-        except ArtifactError as error:
+        except (ArtifactError, ShardsAwayError) as error:
             self._failed[sketch] = _Failure(artifact.version_id, monotonic())
             logger.error("Not served: %s", error)
             return

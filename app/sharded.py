@@ -1,19 +1,23 @@
 """The shards of the service (`engine.shards`) on a Ray cluster: a Ray Serve deployment of one replica for each.
 
-Ray is imported late: it is an extra, and reads its environment when it is imported (`engine.connection.connected`).
+Ray finds them a place, one device each, and starts those again that die, or hang. HTTP stays with the service: Ray's
+own proxy isn't started. The shards are the service's that started them, and end with it; those of a service that was
+killed end by themselves, some minutes later.
 
-Ray finds them a place, one device each, and starts those again that die; it has them looked at for those that hang.
-HTTP stays with the service: Ray's own proxy isn't started. The shards are the service's that started them, and end with
-it; where it was killed, the next one under the same address takes them over.
+Ray is imported late: it is an extra, and reads its environment when it is imported (`engine.connection.connected`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, Final
 
@@ -22,26 +26,49 @@ from app.settings import Settings
 from engine.connection import connected
 from engine.errors import EngineError, ShardLostError
 from engine.holdings import Part
-from engine.shards import Shard, Shards
+from engine.shards import Reply, Shard, Shards
 from engine.threads import use_one_thread
 
 logger = logging.getLogger(__name__)
 
 _MOST_AT_ONCE: Final = 64
-_HEALTH_SECONDS: Final = 5
+_HEALTH_SECONDS: Final = 10
+_HANG_SECONDS: Final = 60
+_START_SECONDS: Final = 180
+_ABANDONED_SECONDS: Final = 120.0
+_POLL_SECONDS: Final = 0.2
 
 
 class Replica:
     """The process of a shard, as Ray Serve runs it."""
 
-    def __init__(self, part: Part, *, device: str, resident_bytes: int) -> None:
-        """As `Shard`."""
+    def __init__(self, part: Part, *, device: str, resident_bytes: int, abandoned_seconds: float) -> None:
+        """As `Shard`.
+
+        Args:
+            part: as of `Shard`.
+            device: as of `Shard`.
+            resident_bytes: as of `Shard`.
+            abandoned_seconds: after which a replica that nobody asks ends: its service was killed.
+        """
         use_one_thread()
         self._shard = Shard(part, device=device, resident_bytes=resident_bytes)
+        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE)
+        self._abandoned_seconds, self._asked_at = abandoned_seconds, time.monotonic()
 
     async def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the shard, beside what it does already."""
-        return await asyncio.to_thread(getattr(self._shard, method), *arguments, **options)
+        self._asked_at = time.monotonic()
+        called = functools.partial(getattr(self._shard, method), *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, called)
+
+    async def check_health(self) -> None:
+        """Say that its threads work; Ray starts it again where this takes too long."""
+        from ray import serve  # noqa: PLC0415
+
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._shard.held)
+        if time.monotonic() - self._asked_at > self._abandoned_seconds:
+            serve.delete(serve.get_replica_context().app_name, _blocking=False)
 
 
 class ServeReply:
@@ -58,14 +85,29 @@ class ServeReply:
 
         try:
             return self._response.result(timeout_s=timeout_seconds)
-        except TimeoutError:  # some of Ray's are its errors, too
-            raise
         except RayTaskError as error:
             if isinstance(error.cause, EngineError):
                 raise error.cause from None  # else its message would be a traceback
+            raise RuntimeError("A shard failed.") from error  # by no class of its cause's: it may be a time-out's
+        except TimeoutError:  # some of Ray's are its errors, too
             raise
         except (RayError, RayServeException) as error:
             raise ShardLostError("A shard went away while it was asked.") from error
+
+    def cancel(self) -> None:
+        """As of `Reply`."""
+        self._response.cancel()
+
+
+class Gone:
+    """The answer of a shard that couldn't even be called: a `Reply`."""
+
+    def result(self, timeout_seconds: float) -> Any:
+        """As of `Reply`."""
+        raise ShardLostError("A shard can't be called.")
+
+    def cancel(self) -> None:
+        """As of `Reply`."""
 
 
 class ServeLines:
@@ -73,16 +115,22 @@ class ServeLines:
 
     def __init__(self, handles: list[Any]) -> None:
         """By the handles of their deployments, in order."""
-        self._handles = handles
+        self._calls = [handle.call for handle in handles]
 
     @property
     def count(self) -> int:
         """As of `Lines`."""
-        return len(self._handles)
+        return len(self._calls)
 
-    def call(self, shard: int, method: str, *arguments: Any, **options: Any) -> ServeReply:
+    def call(self, shard: int, method: str, *arguments: Any, **options: Any) -> Reply:
         """As of `Lines`."""
-        return ServeReply(self._handles[shard].call.remote(method, *arguments, **options))
+        from ray.exceptions import RayError  # noqa: PLC0415
+        from ray.serve.exceptions import RayServeException  # noqa: PLC0415
+
+        try:
+            return ServeReply(self._calls[shard].remote(method, *arguments, **options))
+        except (RayError, RayServeException):
+            return Gone()
 
 
 @contextmanager
@@ -120,6 +168,8 @@ def _count(settings: Settings, ray: ModuleType) -> int:
 def _deployed(settings: Settings, ray: ModuleType) -> Iterator[list[Any]]:
     """Replicas under the care of Ray Serve while the block runs: their handles. Serve itself goes on, for others."""
     from ray import serve  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+    from ray.serve.exceptions import RayServeException  # noqa: PLC0415
     from ray.serve.schema import LoggingConfig  # noqa: PLC0415
 
     count, resource = _count(settings, ray), "CPU" if settings.device == "cpu" else "GPU"
@@ -134,16 +184,21 @@ def _deployed(settings: Settings, ray: ModuleType) -> Iterator[list[Any]]:
         max_ongoing_requests=_MOST_AT_ONCE,
         ray_actor_options={"num_cpus": 1} if resource == "CPU" else {"num_cpus": 0, "num_gpus": 1},
         health_check_period_s=_HEALTH_SECONDS,
-        health_check_timeout_s=_HEALTH_SECONDS,
+        health_check_timeout_s=_HANG_SECONDS,
         graceful_shutdown_timeout_s=1,
         graceful_shutdown_wait_loop_s=0.1,
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )(Replica)
     device = "cpu" if resource == "CPU" else "cuda"  # of the devices that Ray shows the process, the only one
-    service = f"neverseen-{settings.host}-{settings.port or os.getpid()}"
+    service = f"neverseen-{socket.gethostname()}-{os.getpid()}"
     targets = [
         serve.RunTarget(
-            deployed.bind(Part(number, count), device=device, resident_bytes=settings.resident_bytes),
+            deployed.bind(
+                Part(number, count),
+                device=device,
+                resident_bytes=settings.resident_bytes,
+                abandoned_seconds=_ABANDONED_SECONDS,
+            ),
             name=f"{service}-{number}",
             route_prefix=None,
         )
@@ -153,11 +208,36 @@ def _deployed(settings: Settings, ray: ModuleType) -> Iterator[list[Any]]:
     serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING"))
     logger.info("Starting %d shards", count)
     try:
-        try:
-            handles = serve.run_many(targets)
-        except RuntimeError as error:
-            raise UnavailableError(f"The shards don't start; Ray's logs say why. {error}") from error
+        handles = serve.run_many(targets, wait_for_applications_running=False)
+        _wait_for([target.name for target in targets])
         yield handles
     finally:
         for target in targets:
-            serve.delete(target.name, _blocking=False)
+            with suppress(RayError, RayServeException):
+                serve.delete(target.name, _blocking=False)
+
+
+def _wait_for(names: list[str]) -> None:
+    """Until all of them run.
+
+    Raises:
+        UnavailableError: one can't be started, or not in time.
+    """
+    from ray import serve  # noqa: PLC0415
+    from ray.serve.schema import ApplicationStatus  # noqa: PLC0415
+
+    until = time.monotonic() + _START_SECONDS
+    while True:
+        there = serve.status().applications
+        waiting = [name for name in names if name not in there or there[name].status != ApplicationStatus.RUNNING]
+        failed = [name for name in waiting if name in there and there[name].status == ApplicationStatus.DEPLOY_FAILED]
+        if failed:
+            raise UnavailableError(f"A shard doesn't start; Ray's logs say why. {there[failed[0]].message[:500]}")
+        if not waiting:
+            return
+        if time.monotonic() > until:
+            raise UnavailableError(
+                f"{len(waiting)} of {len(names)} shards don't start within {_START_SECONDS} seconds: has the cluster "
+                "room, or do others use it? `ray status` says."
+            )
+        time.sleep(_POLL_SECONDS)

@@ -86,11 +86,15 @@ class Batches(Generic[Key, Value]):
                 for key, value in values.items():
                     self._cache.put(key, value)
             except BaseException as error:
-                for promise in self._taken(keys):
-                    promise.set_exception(error)
+                self._fail(keys, error)
                 raise
             for key, promise in zip(keys, self._taken(keys), strict=True):
                 promise.set_result(values[key])
+
+    def _fail(self, keys: Sequence[Key], error: BaseException) -> None:
+        """Break some promises. Not where the error is caught: promise, error and frame would hold each other."""
+        for promise in self._taken(keys):
+            promise.set_exception(error)
 
     def _taken(self, keys: Sequence[Key]) -> list[Future[Value]]:
         """The promises of some keys, which are the caller's to keep from here on."""

@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 from urllib.parse import urlsplit
@@ -53,8 +54,9 @@ def connected(address: str) -> Iterator[ModuleType]:
     with ExitStack() as stack:
         options: dict[str, object] = {"address": address}
         if address == LOCAL:
-            # Not below the usual directory, where logs of all clusters that ever were remain.
-            place = tempfile.TemporaryDirectory(prefix="ns-", ignore_cleanup_errors=True)  # sockets have short paths
+            # Not in /tmp/ray, where the logs of all clusters that ever were remain; sockets' paths must be short.
+            short = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 - the directory itself has a random name
+            place = tempfile.TemporaryDirectory(prefix="ns-", dir=short, ignore_cleanup_errors=True)
             options |= {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": stack.enter_context(place)}
             stack.enter_context(_environment(_OF_OUR_CLUSTERS | {"RAY_AUTH_TOKEN": _token()}))
         ray = load_ray()

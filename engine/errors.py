@@ -47,6 +47,10 @@ class ShardLostError(ShardsAwayError):
     """A shard of a sketch that went away while it was asked; the others may still answer."""
 
 
+class NotLoadedError(ShardLostError):
+    """A shard that has begun anew, and hasn't loaded a sketch yet."""
+
+
 class QuestionError(EngineError):
     """A question that these data or this sketch can't answer."""
 

@@ -207,13 +207,17 @@ def hold(artifact: Artifact, *, device: torch.device, part: Part = WHOLE) -> Kep
     directions, axes = part.range(configuration.directions), part.range(units if configuration.axes else 0)
     models = part.range(configuration.retrained(units))
     try:
-        rooms = {
-            "directions": _room(configuration, directions, device, constant=_trained(artifact, device), planes=2),
-            "axes": _room(configuration, axes, device, constant=_trained(artifact, device), planes=1),
-            "retrained": _room(configuration, models, device),
-        }
-        ranges = {"directions": directions, "axes": axes, "retrained": models}
-        sets: list[tuple[int, ...]] = []
+        constant = _trained(artifact, device)
+    except (KeyError, RuntimeError) as error:
+        raise ArtifactError("The tensors don't fit the manifest.") from error
+    rooms = {
+        "directions": _room(configuration, directions, device, constant=constant, planes=2),
+        "axes": _room(configuration, axes, device, constant=constant, planes=1),
+        "retrained": _room(configuration, models, device),
+    }
+    ranges = {"directions": directions, "axes": axes, "retrained": models}
+    sets: list[tuple[int, ...]] = []
+    try:
         for block in configuration.blocks(units):
             wanted, held = _common(block, ranges[block.kind]), rooms[block.kind]
             if wanted and held is not None:

@@ -261,7 +261,9 @@ class ObjectStore:
         if not names:
             return {}
         try:
-            found = self._persistently("The store can't be read", lambda: files.cat([f"{path}/{name}" for name in names]))
+            found = self._persistently(
+                "The store can't be read", lambda: files.cat([f"{path}/{name}" for name in names])
+            )
         except MissingError:  # removed meanwhile
             return {}
         return {name.removeprefix(path).strip("/"): content for name, content in found.items()}

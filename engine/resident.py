@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ TableCache: TypeAlias = ByteCache[_Key, Prepared]
 """Tables with their calibration, by the artifact's checksum, its supplement's stamp, the directions that were measured
 along, and the measurement."""
 
-_TRIES = 3
+_TRIES: Final = 3
 """Of a measurement whose shards go away meanwhile: those that are left are asked again."""
 
 _PROBE_TOLERANCE = 1e-9
@@ -146,7 +146,7 @@ class ResidentSketch:
             TextLengthError, UnknownCharacterError: the text can't be measured.
             ShardsAwayError: as `predict`.
         """
-        _, [prepared] = self._prepared([measurement])
+        [(_, prepared)] = self._prepared([measurement])
         return prepared
 
     def warm(self) -> None:
@@ -171,7 +171,7 @@ class ResidentSketch:
             QuestionError: of the kind that says what can't be answered.
             ShardsAwayError: as `predict`.
         """
-        now, [prepared] = self._prepared([measurement])
+        [(now, prepared)] = self._prepared([measurement])
         return attribute(prepared, now.frame, top=top, confidence=confidence, left_out=left_out)
 
     def predict(
@@ -189,10 +189,12 @@ class ResidentSketch:
             ShardsAwayError: too much of the sketch is away.
         """
         check_units(units, self.unit_count)
-        now, found = self._prepared(measurements)
-        members = tuple(sorted(units))
-        deleted, row = now.frame.one_set(members), now.rows.get(members)
-        return [predict(prepared, now.frame, deleted, question, retrained=row) for prepared in found]
+        members, found = tuple(sorted(units)), self._prepared(measurements)
+        deleted = {id(now): now.frame.one_set(members) for now, _ in found}
+        return [
+            predict(prepared, now.frame, deleted[id(now)], question, retrained=now.rows.get(members))
+            for now, prepared in found
+        ]
 
     def retrained_model(self, units: Sequence[int]) -> dict[str, Tensor] | None:
         """Parameter matrices of the model that was retrained without a deletion set, if one was.
@@ -204,8 +206,8 @@ class ResidentSketch:
         row = now.rows.get(tuple(sorted(units)))
         return None if row is None else matrices(self.configuration.model, now.holdings.models([row])[0])
 
-    def _prepared(self, measurements: Sequence[Measurement]) -> tuple[_State, list[Prepared]]:
-        """What is known of some measurements, and the state that they were made in.
+    def _prepared(self, measurements: Sequence[Measurement]) -> list[tuple[_State, Prepared]]:
+        """What is known of some measurements, each with the state that it was made in.
 
         From the cache, or made together, with those of concurrent questions. While shards are away, what was measured
         before they went is as good as ever; other measurements are made along what is left.
@@ -214,15 +216,24 @@ class ResidentSketch:
             targets(measurement, self.configuration.model)  # what can't be measured must not spoil a batch
         for left in reversed(range(_TRIES)):
             now = self._current()
-            if not self._knows(now.stamp, measurements):
-                now = self._available(now)
-            parts = now.holdings.parts
+            known = [one for one in measurements if self._knows(now.stamp, [one])]
+            new = [one for one in measurements if one not in known]
             try:
-                return now, now.tables.get([(self.artifact.checksum, now.stamp, parts, one) for one in measurements])
+                found = self._made(now, known)
+                if new:
+                    found |= self._made(self._available(now), new)
             except ShardLostError:
                 if not left:
                     raise
+            else:
+                return [found[one] for one in measurements]
         raise AssertionError("the last try returns or raises")
+
+    def _made(self, state: _State, measurements: Sequence[Measurement]) -> dict[Measurement, tuple[_State, Prepared]]:
+        """What is known of some measurements in a state, from the cache or made."""
+        parts = state.holdings.parts
+        prepared = state.tables.get([(self.artifact.checksum, state.stamp, parts, one) for one in measurements])
+        return {one: (state, known) for one, known in zip(measurements, prepared, strict=True)}
 
     def _knows(self, stamp: int | None, measurements: Sequence[Measurement]) -> bool:
         checksum, parts = self.artifact.checksum, self._built.holdings.parts
@@ -232,6 +243,7 @@ class ResidentSketch:
         """A state, or what is left of it while shards are away."""
         holdings = state.holdings.available()
         if holdings is state.holdings:
+            self._left = None
             return state
         left = self._left
         if left is None or left[0] is not state or left[1].holdings.parts != holdings.parts:
@@ -298,7 +310,7 @@ class ResidentSketch:
         axes = None
         if configuration.axes:
             singles = holdings.models(range(units)).double()
-            singles = singles - singles.mean(dim=0)
+            singles -= singles.mean(dim=0)
             sets = holdings.sets[len(holdings.sets) - configuration.anchors :]
             axes = Axes(
                 pairs=configuration.pairs,

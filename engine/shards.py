@@ -32,7 +32,7 @@ from torch import Tensor
 
 from engine.configuration import SketchConfiguration
 from engine.devices import torch_device
-from engine.errors import ArtifactError, EngineError, ShardLostError, ShardsAwayError
+from engine.errors import ArtifactError, EngineError, NotLoadedError, ShardLostError, ShardsAwayError
 from engine.holdings import Kept, Measured, Part, files_of, hold, joined
 from engine.jet import Jet
 from engine.native.groups import Text
@@ -46,8 +46,15 @@ SILENCE_SECONDS: Final = 1.0
 """Of a shard that is asked how it is, until it counts as away: one that dies is noticed at once, one whose machine is
 gone only by this."""
 
+FRESH_SECONDS: Final = 10.0
+LOAD_SECONDS: Final = 1_800.0
+"""After which a load counts as hanging."""
+
 _TRY_AGAIN_SECONDS: Final = 30.0
 _GLANCE_SECONDS: Final = 0.05
+_LEAST_SECONDS: Final = 0.001
+_ROUNDING: Final = 1e-9
+_FEWEST_DIRECTIONS: Final = 2  # of which there is a standard error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,11 @@ class Loaded(NamedTuple):
     sets: Sequence[tuple[int, ...]]
 
 
+class _Held(NamedTuple):
+    kept: Kept
+    loaded_at: float
+
+
 _Rows: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
 """Of each text the constant and the higher coefficients, [S, planes, K, T]."""
 
@@ -100,21 +112,26 @@ class Shard:
         Args:
             part: which part of every sketch.
             device: "cpu", or a CUDA device.
-            resident_bytes: what the parts of all sketches may take together.
+            resident_bytes: what the part of a sketch may take.
 
         Raises:
             ConfigurationError: the device isn't there.
         """
         self._part, self._device, self._resident_bytes = part, torch_device(device), resident_bytes
-        self._held: dict[str, Kept] = {}
-        self._loading = threading.Lock()
+        self._held: dict[str, _Held] = {}
+        self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def held(self, *, but: Collection[str] | None = None) -> frozenset[str]:
-        """Checksums of the artifacts that are loaded; with `but`, after letting go of all others."""
-        if but is not None:
-            for checksum in self._held.keys() - set(but):
-                self._held.pop(checksum, None)
-        return frozenset(self._held)
+        """Checksums of the artifacts that are loaded; with `but`, after letting go of all others but the latest.
+
+        What was loaded just now may be wanted by somebody who began to want it after this was asked.
+        """
+        old = time.monotonic() - FRESH_SECONDS
+        with self._lock:
+            if but is not None:
+                loaded = self._held.items()
+                self._held = {key: one for key, one in loaded if key in but or one.loaded_at > old}
+            return frozenset(self._held)
 
     def load(self, place: Place) -> Loaded:
         """Load the part of an artifact, where that isn't done yet.
@@ -127,9 +144,14 @@ class Shard:
                 manifest = place.open(files=()).manifest
                 files = files_of(manifest.configuration, manifest.plan.source.units, self._part)
                 kept = hold(place.open(files), device=self._device, part=self._part)
-                self._check_room(kept)
-                self._held[place.checksum] = kept
-            kept = self._held[place.checksum]
+                if kept.nbytes > self._resident_bytes:  # what all take together is the front's to look after
+                    raise ArtifactError(
+                        f"a shard's part takes {kept.nbytes:,} bytes, and NEVERSEEN_RESIDENT_BYTES allows "
+                        f"{self._resident_bytes:,} in each: more shards take less each."
+                    )
+                with self._lock:
+                    self._held[place.checksum] = _Held(kept, time.monotonic())
+        kept = self._kept(place.checksum)
         return Loaded(kept.nbytes, kept.sets)
 
     @torch.inference_mode()
@@ -137,7 +159,7 @@ class Shard:
         """Measure texts along the part's directions and axes, and on its retrained models, in this order.
 
         Raises:
-            ShardLostError: the artifact isn't loaded.
+            NotLoadedError: the artifact isn't loaded.
         """
         return tuple(None if of_kind is None else _as_rows(of_kind) for of_kind in self._kept(checksum).measure(texts))
 
@@ -145,23 +167,16 @@ class Shard:
         """Parameters of some of the part's retrained models, numbered from 0: [n, P].
 
         Raises:
-            ShardLostError: the artifact isn't loaded.
+            NotLoadedError: the artifact isn't loaded.
         """
         return np.asarray(self._kept(checksum).models(which).cpu().numpy())
 
     def _kept(self, checksum: str) -> Kept:
-        kept = self._held.get(checksum)
-        if kept is None:
-            raise ShardLostError("The shard has begun anew, and hasn't loaded the sketch yet.")
-        return kept
-
-    def _check_room(self, kept: Kept) -> None:
-        taken = kept.nbytes + sum(other.nbytes for other in self._held.values())
-        if taken > self._resident_bytes:
-            raise ArtifactError(
-                f"a shard's part takes {kept.nbytes:,} bytes, {taken:,} with what it holds already, and "
-                f"NEVERSEEN_RESIDENT_BYTES allows {self._resident_bytes:,} in each: more shards take less each."
-            )
+        with self._lock:
+            held = self._held.get(checksum)
+        if held is None:
+            raise NotLoadedError("The shard has begun anew, and hasn't loaded the sketch yet.")
+        return held.kept
 
 
 class Reply(Protocol):
@@ -175,6 +190,10 @@ class Reply(Protocol):
             ShardLostError: the shard is gone.
             EngineError: what the shard refuses.
         """
+        ...
+
+    def cancel(self) -> None:
+        """Say that nobody waits for it any more."""
         ...
 
 
@@ -211,7 +230,9 @@ class Shards:
         self._silent = [False] * lines.count
         self._wanted: weakref.WeakSet[ShardedHoldings] = weakref.WeakSet()
         self._loading: Counter[Place] = Counter()
-        self._begun: dict[tuple[int, str], Reply] = {}
+        self._asked: dict[int, Reply] = {}
+        self._asked_at: dict[int, float] = {}
+        self._begun: dict[int, tuple[Place, Reply]] = {}
         self._failed_at: dict[tuple[int, str], float] = {}
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
@@ -236,21 +257,24 @@ class Shards:
             ArtifactError: a shard can't load it.
             ShardLostError: a shard is away.
         """
+        silent = [number for number in range(self.count) if self._silent[number]]
+        if silent:
+            raise ShardLostError(f"Shard {silent[0]} of {self.count} is away, and a sketch is loaded by all of them.")
         with self._lock:
             self._loading[place] += 1  # so that `look` doesn't have it dropped
         try:
-            loads = [self._lines.call(number, "load", place) for number in range(self.count)]
-            loaded: list[Loaded] = [
-                self._result(number, load, lambda number: not self._silent[number]) for number, load in enumerate(loads)
-            ]
-            manifest = artifact.manifest
+            loads = {number: self._lines.call(number, "load", place) for number in range(self.count)}
+            until = time.monotonic() + LOAD_SECONDS
+            loaded: list[Loaded] = self._results(
+                loads, lambda number: not self._silent[number] and time.monotonic() < until
+            )
             holdings = ShardedHoldings(
                 shards=self,
                 place=place,
-                configuration=manifest.configuration,
+                configuration=artifact.manifest.configuration,
                 bytes=max(one.bytes for one in loaded),
                 sets=[units for one in loaded for units in one.sets],
-                numbers=tuple(range(self.count)),
+                numbers=tuple(number for number, one in enumerate(loaded) if one.bytes),
             )
             with self._lock:
                 self._wanted.add(holdings)
@@ -269,7 +293,7 @@ class Shards:
         """How many shards don't answer, or haven't loaded all that is wanted."""
         with self._lock:
             wanted = {holdings.place.checksum for holdings in self._wanted}
-        return sum(self._silent[number] or not wanted <= self._held[number] for number in range(self.count))
+            return sum(silent or not wanted <= held for silent, held in zip(self._silent, self._held, strict=True))
 
     def ask(self, checksum: str, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> list[Any]:
         """Ask some shards about an artifact, all at once.
@@ -286,65 +310,105 @@ class Shards:
             ShardLostError: one of them is away, or went meanwhile.
         """
         replies = {number: self._lines.call(number, method, checksum, *rest) for number, rest in arguments.items()}
-        return [
-            self._result(number, reply, lambda number: checksum in self._held[number])
-            for number, reply in replies.items()
-        ]
+        try:
+            return self._results(replies, lambda number: checksum in self._held[number])
+        except NotLoadedError:
+            with self._lock:
+                self._held = [
+                    held - {checksum} if number in replies and not self._silent[number] else held
+                    for number, held in enumerate(self._held)
+                ]
+            raise
 
     def look(self) -> None:
         """Ask every shard how it is, and have those load what they should hold and don't."""
         with self._lock:
-            places = {*(holdings.place for holdings in self._wanted), *(+self._loading)}
-        wanted = {place.checksum: place for place in places}
-        asked = {number: self._lines.call(number, "held", but=frozenset(wanted)) for number in range(self.count)}
+            places = {holdings.place.checksum: holdings.place for holdings in self._wanted}
+            loading = {place.checksum for place in +self._loading}
+        but = frozenset(places.keys() | loading)
+        now = time.monotonic()
+        for number in range(self.count):
+            if number in self._asked and now - self._asked_at[number] > _TRY_AGAIN_SECONDS:
+                self._asked.pop(number).cancel()
+            if number not in self._asked:  # else it hasn't answered the last time
+                self._asked[number], self._asked_at[number] = self._lines.call(number, "held", but=but), now
         until = time.monotonic() + SILENCE_SECONDS
-        for number, reply in asked.items():
+        for number in range(self.count):
             try:
-                held = reply.result(max(until - time.monotonic(), _GLANCE_SECONDS))
-            except (TimeoutError, ShardLostError):
-                self._silent[number] = True
-                self._set_held(number, frozenset(), wanted)
+                held: frozenset[str] = self._asked[number].result(max(until - time.monotonic(), _LEAST_SECONDS))
+            except TimeoutError:
+                self._set_silent(number)
                 continue
-            self._silent[number] = False
-            self._set_held(number, held, wanted)
-            for checksum in wanted.keys() - held:
-                self._load_again(number, wanted[checksum])
+            except ShardLostError:
+                self._set_silent(number)
+            except Exception:  # whatever it is, the others are still to be looked after
+                logger.exception("Shard %d can't say how it is", number)
+                self._set_silent(number)
+            else:
+                self._set_held(number, held, settled=places.keys() - loading)
+                there = held | loading
+                self._load_again(number, [place for checksum, place in places.items() if checksum not in there])
+            del self._asked[number]
 
-    def _load_again(self, number: int, place: Place) -> None:
-        """Have a shard load an artifact, if that wasn't begun yet and didn't fail lately; doesn't wait."""
-        key = (number, place.checksum)
-        begun = self._begun.get(key)
-        if begun is not None:
+    def _load_again(self, number: int, missing: Sequence[Place]) -> None:
+        """Have a shard load what it should hold, one after the other, some time after a failure; doesn't wait."""
+        if number in self._begun:
+            place, load = self._begun[number]
             try:
-                begun.result(_GLANCE_SECONDS)
+                load.result(_LEAST_SECONDS)
             except TimeoutError:
                 return
+            except ShardLostError:
+                pass  # and it has begun anew once more
             except EngineError as error:
-                self._failed_at[key] = time.monotonic()
-                logger.error("Shard %d can't load an artifact again: %s", number, error)
-            del self._begun[key]
-        elif time.monotonic() - self._failed_at.get(key, -_TRY_AGAIN_SECONDS) >= _TRY_AGAIN_SECONDS:
-            self._begun[key] = self._lines.call(number, "load", place)
+                self._failed_at[number, place.checksum] = time.monotonic()
+                logger.error("Shard %d can't load artifact %s…: %s", number, place.checksum[:12], error)
+            except Exception:  # whatever it is, the others are still to be looked after
+                self._failed_at[number, place.checksum] = time.monotonic()
+                logger.exception("Shard %d can't load artifact %s…", number, place.checksum[:12])
+            del self._begun[number]
+        now = time.monotonic()
+        for place in missing:
+            if now - self._failed_at.get((number, place.checksum), -_TRY_AGAIN_SECONDS) >= _TRY_AGAIN_SECONDS:
+                self._begun[number] = (place, self._lines.call(number, "load", place))
+                return
 
-    def _set_held(self, number: int, held: frozenset[str], wanted: Collection[str]) -> None:
+    def _set_held(self, number: int, held: frozenset[str], *, settled: Collection[str]) -> None:
+        """Note what a shard has loaded; of what began to be wanted since it was asked, it can't have told."""
         with self._lock:
-            before, self._held[number] = self._held[number], held
-        if before & set(wanted) - held:
+            before = self._held[number]
+            self._held[number] = held | (before - frozenset(settled))
+            was_silent, self._silent[number] = self._silent[number], False
+        if was_silent:
+            logger.info("Shard %d answers again", number)
+
+    def _set_silent(self, number: int) -> None:
+        with self._lock:
+            was_silent, self._silent[number] = self._silent[number], True
+            self._held[number] = frozenset()
+        if not was_silent:
             logger.warning("Shard %d is away", number)
-        elif wanted and held >= set(wanted) and not before >= set(wanted):
-            logger.info("Shard %d is there", number)
+
+    def _results(self, replies: Mapping[int, Reply], is_there: Callable[[int], bool]) -> list[Any]:
+        """The answers of some shards, unless one goes away while it is waited for; then the others aren't needed."""
+        try:
+            return [self._result(number, reply, is_there) for number, reply in replies.items()]
+        except BaseException:
+            for reply in replies.values():
+                reply.cancel()
+            raise
 
     def _result(self, number: int, reply: Reply, is_there: Callable[[int], bool]) -> Any:
-        """A shard's answer, unless it isn't there any more while it is waited for."""
         while True:
             try:
                 return reply.result(_GLANCE_SECONDS)
             except TimeoutError:
-                if not is_there(number):
+                if not is_there(number) or self._stopping.is_set():
                     raise ShardLostError(f"Shard {number} of {self.count} fell silent.") from None
+            except NotLoadedError:
+                raise
             except ShardLostError:
-                with self._lock:
-                    self._held[number] = frozenset()
+                self._set_silent(number)
                 raise
 
     def _run(self) -> None:
@@ -365,7 +429,7 @@ class ShardedHoldings:
         configuration: of the sketch.
         bytes: what the fullest shard holds of it.
         sets: deletion sets of all retrained models.
-        numbers: of the shards that are asked.
+        numbers: of the shards that are asked: that have a part of it.
     """
 
     shards: Shards
@@ -388,21 +452,24 @@ class ShardedHoldings:
 
     def available(self) -> ShardedHoldings:
         """As of `Holdings`."""
-        numbers = self.shards.holding(self.place.checksum)
+        there = frozenset(self.shards.holding(self.place.checksum))
+        numbers = tuple(number for number in self.numbers if number in there)
         if numbers == self.numbers:
             return self
-        away = self.shards.count - len(numbers)
+        away = f"{len(self.numbers) - len(numbers)} of {len(self.numbers)} shards are away"
         if self.configuration.axes:
             raise ShardsAwayError(
-                f"{away} of {self.shards.count} shards are away, and the sketch has axes, all of which a new "
-                "measurement needs; what was measured before is answered. Try again."
+                f"{away}, and the sketch has axes, all of which a new measurement needs; what was measured before is "
+                "answered. Try again."
             )
-        if len(numbers) < self.shards.least_share * self.shards.count:
+        left = replace(self, numbers=numbers)
+        if len(numbers) < self.shards.least_share * len(self.numbers) - _ROUNDING:
             raise ShardsAwayError(
-                f"{away} of {self.shards.count} shards are away, and NEVERSEEN_LEAST_SHARE asks for "
-                f"{self.shards.least_share:.0%} of them. Try again."
+                f"{away}, and NEVERSEEN_LEAST_SHARE asks for {self.shards.least_share:.0%} of them. Try again."
             )
-        return replace(self, numbers=numbers)
+        if sum(map(len, left.parts)) < _FEWEST_DIRECTIONS:
+            raise ShardsAwayError(f"{away}: too few directions are left to tell how far they agree. Try again.")
+        return left
 
     def measure(self, texts: Sequence[Text]) -> Measured:
         """As of `Holdings`."""

@@ -25,9 +25,11 @@ from app.predictor import Predictor
 from app.serving import Serving
 from app.settings import Settings
 from app.tables import SketchVersion
+from engine.shards import Shards
 from engine.store import Artifact
 from tests.app.conftest import refusal, register, until
 from tests.app.test_predict_route import QUESTION, ask
+from tests.shards import Processes
 
 pytestmark = pytest.mark.usefixtures("sketch")
 
@@ -89,6 +91,24 @@ def test_a_version_that_cant_be_loaded_is_never_switched_to_and_is_reported(
     assert client.get("/readyz").json()["failed"][0]["label"] == "tiny v2"
     after = ask(client)
     assert (after["version"], after["predictions"]) == (1, before["predictions"])
+
+
+def test_a_sketch_whose_shards_are_away_keeps_no_other_from_serving_and_is_reported(
+    database: Database, settings: Settings
+) -> None:
+    processes = Processes(2)
+    predictor = Predictor(
+        device="cpu", resident_bytes=2**30, table_cache_bytes=2**20, shards=Shards(processes, least_share=0.5)
+    )
+    processes.kill(1)
+    serving = Serving(database, predictor, settings.artifacts)
+    serving.look()
+    assert predictor.resident() == []
+    assert list(predictor.failures()) == ["tiny v1"]
+    processes.begin_anew(1)
+    Serving(database, predictor, settings.artifacts).look()
+    assert [one.label for one in predictor.resident()] == ["tiny v1"]
+    assert predictor.failures() == {}
 
 
 def test_promotions_under_load_fail_no_question(client: TestClient, another: Register) -> None:
@@ -239,7 +259,9 @@ def test_only_what_no_version_names_is_left_over(
     (killed / "plan.json").write_text("{}")
     (directory / f"{second.name}.anchors").mkdir()
     (directory / f"{second.name}.anchors" / "a.safetensors").write_bytes(b"abc")
-    assert [one.location for one in find_leftovers(database, settings.artifacts, idle_seconds=0)] == ["names/abc.partial"]
+    assert [one.location for one in find_leftovers(database, settings.artifacts, idle_seconds=0)] == [
+        "names/abc.partial"
+    ]
     assert find_leftovers(database, settings.artifacts, idle_seconds=3600) == []
     client.post("/sketches/tiny/rollback")
     client.post("/sketches/tiny/versions/2/retire")

@@ -10,13 +10,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from engine import bench
 from engine.bench import Figure
@@ -34,6 +32,12 @@ GPU: Final = Device(name="GPU", flops_a_second=25e12, memory_bytes=80e9, network
 FRONT_BYTES_A_SECOND: Final = 25e9 / 8
 """Assumed of the network of a front: 25 Gb/s."""
 
+NORMS: Final = (2**-2.5, 2**-3.9, 2**-4.3)
+"""Of the derivatives of a loss, from docs/accuracy.md: 1,000 names, 60 directions."""
+
+DELETED: Final = (1, 18, 100)
+NATS: Final = 0.01
+
 PROCESS_RATE: Final = 789
 """Questions a second of one process, from docs/performance.md."""
 
@@ -45,6 +49,7 @@ SHARD_BYTES: Final = 64 * 2.0**30
 MEMBERSHIP_BYTES: Final = 32 * 2**20
 SHARES: Final = (1e-8, 1e-4, 1e-3, 1e-2, 1e-1)
 """Of the data that is deleted, for the table of noise."""
+
 
 def sizes() -> list[Size]:
     """Today's size, ten and a thousand times all of it, and what the Internet may come to."""
@@ -86,14 +91,15 @@ def sizes() -> list[Size]:
     return [today, times(10, 56, 1), times(1_000, 264, 5), internet]
 
 
-def tables(constants: Constants) -> Iterator[Table]:
-    """What the sizes take, and where choices stop working."""
+def tables(constants: Constants) -> Iterator[str]:
+    """What the sizes take, and where choices stop working, each as Markdown."""
     of = sizes()
     yield _table("Sizes", of, _of_sizes)
     yield _table("Building", of, lambda size: _of_building(size, constants))
     yield _table("Serving", of, lambda size: _of_serving(size, constants))
     yield _table("Catalog", of, lambda size: _of_catalog(size, constants))
     yield _noise(of)
+    yield _noise_in_nats()
     yield _limits(of, constants)
 
 
@@ -101,7 +107,7 @@ def _of_sizes(size: Size) -> dict[str, str]:
     return {
         "parameters P": _count(size.model.parameter_count),
         "documents n": _count(size.documents),
-        "tokens of a document": f"{size.tokens:g}",
+        "tokens of a document": f"{size.tokens:,g}",
         "units m": _count(size.units),
         "directions K, degree 3": _count(size.configuration.directions),
         "anchors": _count(size.configuration.anchors),
@@ -113,57 +119,60 @@ def _of_sizes(size: Size) -> dict[str, str]:
 def _of_building(size: Size, constants: Constants) -> dict[str, str]:
     runs, run, alone = laws.run_equivalents(size), laws.run_flops(size), _without_axes(size)
     core = constants.core(size.model.parameter_count)
+    on_core = {kind: run * count / core / constants.relative_rates[kind] for kind, count in runs.items()}
     drawn = laws.unitary_flops_of_a_build(size) / constants.unitary_flops_a_second
+    once = laws.unitary_flops(min(_k(size), size.units), size.units)
     return {
         "an ordinary run, operations": _count(run),
-        "… on a core": _duration(run / core),
-        "… on a GPU": _duration(run / GPU.flops_a_second),
-        "directions, in runs": _count(runs["directions"]),
-        "axes, in runs": _count(runs["axes"]),
-        "retrained models, in runs": _count(runs["retrained"]),
-        "directions, on a core": _duration(run * runs["directions"] / core),
-        "directions, on a GPU": _duration(run * runs["directions"] / GPU.flops_a_second),
-        "all, on a core": _duration(laws.build_flops(size) / core),
-        "all, on a GPU": _duration(laws.build_flops(size) / GPU.flops_a_second),
-        "least time, a group on each core": _duration(LANES * run * laws.products(3, 2) / core),
-        "least time, a direction on each GPU": _duration(run * laws.products(3, 2) / GPU.flops_a_second),
+        "an ordinary run, on a GPU": _duration(run / GPU.flops_a_second),
+        "K directions, in runs": _count(runs["directions"]),
+        "m axes, in runs": _count(runs["axes"]),
+        "m + 1,000 retrained models, in runs": _count(runs["retrained"]),
+        "K directions, on a core": _duration(on_core["directions"]),
+        "K directions, on a GPU": _duration(run * runs["directions"] / GPU.flops_a_second),
+        "all of it, on a core": _duration(sum(on_core.values())),
+        "all of it, on a GPU": _duration(laws.build_flops(size) / GPU.flops_a_second),
+        "at least, with a core for each group": _duration(LANES * run * laws.products(3, 2) / core),
+        "at least, with a GPU for each direction": _duration(run * laws.products(3, 2) / GPU.flops_a_second),
         "a direction's jets in training": _bytes(laws.state_bytes(size)),
-        "… its activations": _bytes(laws.activation_bytes(size)),
-        "GPUs for one direction": _count(math.ceil(laws.devices_of_a_direction(size, GPU))),
+        "a direction's activations": _bytes(laws.activation_bytes(size)),
+        "GPUs whose memory it takes": _count(math.ceil(laws.devices_of_a_direction(size, GPU))),
         "artifact": _bytes(size.configuration.size_bytes(size.units)),
-        "… of the directions": _bytes(alone.configuration.size_bytes(size.units)),
-        "… sent at 50 GB/s": _duration(size.configuration.size_bytes(size.units) / GPU.network_bytes_a_second),
+        "artifact of directions alone": _bytes(alone.configuration.size_bytes(size.units)),
+        "artifact, sent at 50 GB/s": _duration(size.configuration.size_bytes(size.units) / GPU.network_bytes_a_second),
         "blocks": _count(laws.blocks(size)),
-        "list of them, made by each task": _duration(laws.blocks(size) * constants.block_seconds),
+        "a list of them": _duration(laws.blocks(size) * constants.block_seconds),
         "manifest.json": _bytes(laws.manifest_bytes(size)),
         "schedule in each worker": _bytes(constants.schedule_bytes * size.documents),
-        "rows of ψ of a block": _bytes(16 * size.configuration.block * size.units),
-        "unitary directions drawn, all blocks": _duration(drawn) + " of a core",
+        "ψ of a block in a worker": _bytes(16 * size.configuration.block * size.units),
+        "unitary directions, drawn by all blocks, on a core": _duration(drawn),
+        "unitary directions, drawn by a front as it starts": _duration(once / constants.unitary_flops_a_second),
     }
 
 
 def _of_serving(size: Size, constants: Constants) -> dict[str, str]:
     alone, network = _without_axes(size), laws.measurement_network_bytes(size)
-    core = constants.core(size.model.parameter_count)
-    new = laws.measurement_flops(size) / core
+    operations, asked = laws.measurement_flops(size), size.requests_a_second * size.new_share
+    new = operations / constants.core(size.model.parameter_count)
     return {
         "held by the shards": _bytes(laws.held_bytes(size)),
-        "… of the directions": _bytes(laws.held_bytes(alone)),
-        "… shards of 64 GiB": _count(math.ceil(laws.held_bytes(alone) / SHARD_BYTES)),
-        "ψ at the front": _bytes(laws.psi_bytes(size)),
-        "kinship at the front": _bytes(laws.kinship_bytes(size)),
-        "front": _bytes(laws.front_bytes(size)),
-        "… as it starts": _bytes(laws.singles_bytes(size)),
-        "… of the directions": _bytes(laws.front_bytes(alone)),
-        "table of a text": _bytes(laws.table_bytes(size)),
-        "… of the directions": _bytes(laws.table_bytes(alone)),
-        "a new text, to the front": _bytes(network),
-        "… at 25 Gb/s": _duration(network / FRONT_BYTES_A_SECOND),
-        "… of the directions": _bytes(laws.measurement_network_bytes(alone)),
-        "… as sums of a shard": _bytes(laws.sums_network_bytes(size)),
-        "a new text, the directions' work": _duration(new) + " of a core",
-        "cores for the new texts of all questions": _count(size.requests_a_second * size.new_share * new),
-        "numbers gathered for an answer, K·|D|": _count(size.configuration.directions * size.deleted),
+        "held by the shards, directions alone": _bytes(laws.held_bytes(alone)),
+        "shards of 64 GiB for that": _count(math.ceil(laws.held_bytes(alone) / SHARD_BYTES)),
+        "front: ψ": _bytes(laws.psi_bytes(size)),
+        "front: kinship": _bytes(laws.kinship_bytes(size)),
+        "front: all": _bytes(laws.front_bytes(size)),
+        "front: for a moment as it starts": _bytes(laws.singles_bytes(size)),
+        "front: directions alone": _bytes(laws.front_bytes(alone)),
+        "a text's table": _bytes(laws.table_bytes(size)),
+        "a text's table, directions alone": _bytes(laws.table_bytes(alone)),
+        "a new text, shards to front": _bytes(network),
+        "a new text, directions alone": _bytes(laws.measurement_network_bytes(alone)),
+        "a new text, at 25 Gb/s": _duration(network / FRONT_BYTES_A_SECOND),
+        "a new text, as sums of a shard": _bytes(laws.sums_network_bytes(size)),
+        "a new text along the directions, on a core": _duration(new),
+        "cores, if 1% of the questions are about new texts": _count(math.ceil(asked * new)),
+        "GPUs, if so": _count(math.ceil(asked * operations / GPU.flops_a_second)),
+        "numbers gathered for an answer, K · \\|D\\|": _count(size.configuration.directions * size.deleted),
         "processes for known texts": _count(math.ceil(size.requests_a_second / PROCESS_RATE)),
     }
 
@@ -181,38 +190,52 @@ def _of_catalog(size: Size, constants: Constants) -> dict[str, str]:
     }
 
 
-def _noise(of: Sequence[Size]) -> Table:
-    """Relative standard errors, and the directions that a tenth of the effect takes."""
-    shown = Table(box=box.SIMPLE, title="Noise of random directions: standard error by effect")
-    for heading in ("", *(size.name for size in of)):
-        shown.add_column(heading, justify="right" if heading else "left")
-    errors = [laws.relative_error_of_random_sets(size.units, size.configuration.directions) for size in of]
-    shown.add_row("random set, order 1", *map(_number, errors))
-    needed = [laws.directions_for_random_sets(size.units, 0.1) for size in of]
-    shown.add_row("… K for 10%", *map(_count, needed))
+def _noise(of: Sequence[Size]) -> str:
+    """Standard errors by the effect, and the directions with which they are a tenth."""
+    shown = {"random set, order 1": [_number(laws.relative_error_of_random_sets(s.units, _k(s))) for s in of]}
+    shown["… K for 10%"] = [_count(laws.directions_for_random_sets(size.units, 0.1)) for size in of]
     for share in SHARES:
         for order in (1, 2):
-            errors = [
-                laws.relative_error_of_coherent_sets(share, order, size.configuration.directions)
+            shown[f"one-sided set, {_share(share)} of the data, order {order}"] = [
+                _number(laws.relative_error_of_coherent_sets(share, order, _k(size)))
                 if share * size.units >= 1
-                else math.nan
+                else "–"
                 for size in of
             ]
-            shown.add_row(f"one-sided set, {share:.2g} of the data, order {order}", *map(_number, errors))
-    return shown
+    return _markdown(("Noise", *(size.name for size in of)), shown)
 
 
-def _limits(of: Sequence[Size], constants: Constants) -> Table:
+def _noise_in_nats() -> str:
+    """The standard error of a loss on today's data, whose derivative norms were measured."""
+    rows = {}
+    for order, norm in enumerate(NORMS, start=1):
+        found = []
+        for deleted in DELETED:
+            error = laws.standard_error(norm, order, deleted=deleted, directions=500)
+            found += [_number(error), _count(500 * (error / NATS) ** 2)]
+        rows[f"order {order}, norm {norm:.3f}"] = found
+    headings = [f"{head}, {deleted} deleted" for deleted in DELETED for head in ("± nats, K = 500", f"K for ± {NATS}")]
+    return _markdown(("Noise today", *headings), rows)
+
+
+def _k(size: Size) -> int:
+    return size.configuration.directions
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else f"{100 * share:g}%" if share > 1e-5 else "one unit"
+
+
+def _limits(of: Sequence[Size], constants: Constants) -> str:
     """The largest that a choice works for, with a front and shards of 64 GiB and GPUs as assumed."""
     today, largest = of[0], of[-1]
-    tokens = laws.LINKS * today.text_tokens
-    cache = 256 * 2**20
+    of_unit, cache = 8 * 4 * laws.LINKS * today.text_tokens, 256 * 2**20
     rows = {
         "ψ at the front: K·m": _count(laws.most_directions_at_the_front(1, FRONT_BYTES)),
         "kinship at the front: m": _count(laws.most_units_of_kinship(FRONT_BYTES)),
         "units' models at the front's start: m·P": _count(laws.most_units_of_singles(1, FRONT_BYTES)),
-        "a text's table with axes in the cache (256 MiB): m": _count(cache / (8 * 4 * tokens)),
-        "… 100 of them: m": _count(cache / (8 * 4 * tokens) / 100),
+        "a text's table with axes in the cache (256 MiB): m": _count(cache / of_unit),
+        "… 100 of them: m": _count(cache / of_unit / 100),
         "a text's table of directions in the cache: K": _count(cache / (16 * 3)),
         "… 1,000 of them: K": _count(cache / (16 * 3) / 1_000),
         "interpolation, 4,000 directions: its factors": _bytes(2 * 8 * 8_000**2),
@@ -228,16 +251,11 @@ def _limits(of: Sequence[Size], constants: Constants) -> Table:
             GPU.flops_a_second * laws.YEAR_SECONDS / (laws.run_flops(largest) * laws.products(3, 2))
         ),
     }
-    shown = Table(box=box.SIMPLE, title="Where a choice stops")
-    shown.add_column("choice")
-    shown.add_column("up to", justify="right")
-    for name, value in rows.items():
-        shown.add_row(name, value)
-    return shown
+    return _markdown(("Choice", "up to"), {name: [value] for name, value in rows.items()})
 
 
 def _chinchilla(directions: int) -> float:
-    """P whose sketch takes a GPU a year, with 20 tokens a parameter: 6 P · 20 P · (directions · products) operations."""
+    """P whose directions take a GPU a year, with 20 tokens a parameter: a run is 6 P · 20 P operations."""
     return math.sqrt(GPU.flops_a_second * laws.YEAR_SECONDS / (120 * directions * laws.products(3, 2)))
 
 
@@ -249,14 +267,16 @@ def _without_axes(size: Size) -> Size:
     return dataclasses.replace(size, configuration=dataclasses.replace(size.configuration, axes=False))
 
 
-def _table(title: str, of: Sequence[Size], rows: Callable[[Size], dict[str, str]]) -> Table:
-    shown = Table(box=box.SIMPLE, title=title)
-    for heading in ("", *(size.name for size in of)):
-        shown.add_column(heading, justify="right" if heading else "left")
+def _table(title: str, of: Sequence[Size], rows: Callable[[Size], dict[str, str]]) -> str:
     columns = [rows(size) for size in of]
-    for name in columns[0]:
-        shown.add_row(name, *(column[name] for column in columns))
-    return shown
+    return _markdown(
+        (title, *(size.name for size in of)), {name: [column[name] for column in columns] for name in columns[0]}
+    )
+
+
+def _markdown(headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *((name, *cells) for name, cells in rows.items())]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _count(value: float) -> str:
@@ -270,17 +290,15 @@ def _power(value: float) -> str:
 
 
 def _number(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:.2g}" if 1e-3 < value < 1e3 else _power(value)
+    return f"{value:.2g}" if 1e-3 < value < 99 else _count(value) if value >= 99 else _power(value)
 
 
 def _bytes(value: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
-        if value < 999.5 or unit == "PB":
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB", "EB"):
+        if value < 999.5 or unit == "EB":
             break
         value /= 1_000
-    return f"{value:.3g} {unit}" if value < 1e6 else f"{_power(value)} {unit}"
+    return f"{value:.3g} {unit}"
 
 
 def _duration(seconds: float) -> str:
@@ -308,7 +326,7 @@ def main() -> None:
             figures += scale_ray.simulate(options.nodes)
         console.print(bench.table(figures, about), highlight=False)
     for table in tables(constants):
-        console.print(table, highlight=False)
+        console.print(table, "", sep="\n", highlight=False, markup=False, soft_wrap=True)
     if options.output is not None:
         bench.append(options.output, figures, about)
 

@@ -6,6 +6,7 @@ Names of figures are what `Constants` finds them by. Ray's are in `tests.benchma
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
@@ -13,7 +14,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -60,7 +61,7 @@ LANES: Final = 16
 LARGE: Final = 100_000
 """Parameters from which on half a group is trained, which takes long enough."""
 
-_STEP: Final = "step of a direction, {:,} parameters, a core"
+_KINDS: Final[tuple[BlockKind, ...]] = ("directions", "axes", "retrained")
 _RATE: Final = "… of use, {} parameters, {}"
 _ROW: Final = "dataset, a unit with a document, its rows without texts and names"
 _WRITTEN: Final = "dataset, a unit with a document, written"
@@ -78,6 +79,7 @@ class Constants:
 
     Attributes:
         flops_a_second: useful ones of a core that trains along directions, by the model's parameters.
+        relative_rates: of the other kinds of work, by that along directions; of the smallest model.
         unitary_flops_a_second: of drawing directions.
         row_bytes: of a unit with a document in the catalog, texts and names not counted.
         row_seconds: of writing it.
@@ -88,7 +90,8 @@ class Constants:
         record_seconds: of a record of the audit that is written with many others.
     """
 
-    flops_a_second: dict[int, float]
+    flops_a_second: Mapping[int, float]
+    relative_rates: Mapping[BlockKind, float]
     unitary_flops_a_second: float
     row_bytes: float
     row_seconds: float
@@ -103,8 +106,11 @@ class Constants:
         """From the figures of `measured`."""
         values = {figure.name: figure.value for figure in figures}
         counts = [_model(width, layers).parameter_count for width, layers in WIDTHS]
+        smallest = f"{counts[0]:,}"
+        along = values[_RATE.format(smallest, "directions")]
         return cls(
             flops_a_second={count: 1e9 * values[_RATE.format(f"{count:,}", "directions")] for count in counts},
+            relative_rates={kind: values[_RATE.format(smallest, kind)] / along for kind in _KINDS},
             unitary_flops_a_second=1e9 * values[_UNITARY.format(2_000)],
             row_bytes=values[_ROW],
             row_seconds=values[_WRITTEN] / 1e6,
@@ -123,6 +129,7 @@ class Constants:
 
 KEPT: Final = Constants(
     flops_a_second={4_192: 68e9, 41_552: 60e9, 402_176: 25e9, 932_800: 13e9},
+    relative_rates={"directions": 1.0, "axes": 0.78, "retrained": 0.26},
     unitary_flops_a_second=20e9,
     row_bytes=98,
     row_seconds=41e-6,
@@ -154,8 +161,7 @@ def _training() -> Iterator[Figure]:
     for width, layers in WIDTHS:
         model = _model(width, layers)
         parameters = model.parameter_count
-        kinds: tuple[BlockKind, ...] = ("directions", "axes", "retrained") if width == WIDTHS[0][0] else ("directions",)
-        for kind in kinds:
+        for kind in _KINDS if width == WIDTHS[0][0] else _KINDS[:1]:
             seconds, tokens = _core_seconds(model, kind)
             plain = 6 * laws.multiplied(model) * tokens
             of_kind = {"directions": laws.products(3, 2), "axes": laws.products(3, 1), "retrained": 1}[kind]
@@ -210,9 +216,10 @@ def _answers(folder: Path) -> Iterator[Figure]:
     build(documents, configuration, folder / "new", workers=cores())
     frame = ResidentSketch.open(folder / "new").frame
     for text in TEXTS:
-        seconds = _median_seconds(lambda text=text: prepare([Measurement(text=text)], frame), 15)  # type: ignore[misc]
+        seconds = _median_seconds(functools.partial(prepare, [Measurement(text=text)], frame), 15)
         each = seconds * cores() / configuration.directions / (len(text) + 1)
-        yield Figure(name=f"new measurement, {len(text) + 1} tokens, a direction and token, a core", value=1e6 * each, unit="µs")
+        name = f"new text of {len(text) + 1} tokens, a direction and token, a core"
+        yield Figure(name=name, value=1e6 * each, unit="µs")
     documents = census_names().first(1_000)
     tiny = ModelConfiguration(vocabulary=documents.vocabulary, width=4, heads=1)
     for count in (256, 2_048):
@@ -248,7 +255,7 @@ def _supplement(place: Path, documents: Documents) -> Iterator[Figure]:
 def _directions() -> Iterator[Figure]:
     """Drawing them."""
     for count, units in ((500, 1_000), (1_000, 2_000), (2_000, 4_000)):
-        seconds = _median_seconds(lambda k=count, m=units: directions("unitary", 0, m, 0, k), 1)  # type: ignore[misc]
+        seconds = _seconds(functools.partial(directions, "unitary", 0, units, 0, count))
         rate = laws.unitary_flops(count, units) / seconds / 1e9
         yield Figure(name=f"{count:,} unitary directions of {units:,} units", value=seconds, unit="s")
         yield Figure(name=_UNITARY.format(count), value=rate, unit="GFLOP/s")
@@ -279,12 +286,12 @@ def _catalog() -> Iterator[Figure]:
             dataset = catalog.get_dataset(session, "many")
             for deleted in (1, 100, 10_000):
                 names = ByUnits(random.Random(1).sample(documents.unit_names, deleted))
-                taken = _median_seconds(lambda names=names: catalog.resolve_units(session, dataset, names), 5)  # type: ignore[misc]
-                yield Figure(name=f"deletion of {deleted:,} named units, asked of the database", value=1e3 * taken, unit="ms")
+                taken = _median_seconds(functools.partial(catalog.resolve_units, session, dataset, names), 5)
+                yield Figure(name=f"{deleted:,} named units, asked of the database", value=1e3 * taken, unit="ms")
             taken = _seconds(lambda: catalog.resolve_units(session, dataset, catalog.Containing("99")))
             yield Figure(name=_SEARCHED, value=1e6 * taken / count, unit="µs")
         for together in (1, 1_000):
-            seconds = _median_seconds(lambda n=together: _append(database, n), 20)  # type: ignore[misc]
+            seconds = _median_seconds(functools.partial(_append, database, together), 20)
             yield Figure(name=_RECORD.format(together), value=1e6 * seconds / together, unit="µs")
         _checkpoint(database)
         megabytes = file.stat().st_size / 1e6
@@ -298,9 +305,7 @@ def _catalog() -> Iterator[Figure]:
         yield Figure(name=_SCHEDULE, value=pool.submit(_schedule_bytes, 20_000).result() / 20_000, unit="B")
     configuration = SketchConfiguration(model=_model(*WIDTHS[0]))
     many = dataclasses.replace(configuration, directions=100_000, block=1)
-    yield Figure(
-        name=_BLOCK, value=1e9 * _median_seconds(lambda: many.blocks(2), 3) / 100_000, unit="ns"
-    )
+    yield Figure(name=_BLOCK, value=1e9 * _median_seconds(lambda: many.blocks(2), 3) / 100_000, unit="ns")
 
 
 def _schedule_bytes(count: int) -> int:
@@ -340,7 +345,7 @@ def _files() -> Iterator[Figure]:
         seconds = _seconds(lambda: upload(artifact, f"{bucket}/a"))
         yield Figure(name="put into a store, a MB, loopback", value=1e3 * seconds / megabytes, unit="ms")
         seconds = _seconds(lambda: fetch(f"{bucket}/a", Path(folder) / "fetched"))
-        yield Figure(name="fetched from a store and verified, a MB, loopback", value=1e3 * seconds / megabytes, unit="ms")
+        yield Figure(name="fetched and verified, a MB, loopback", value=1e3 * seconds / megabytes, unit="ms")
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -23,7 +23,7 @@ LINKS = 2
 
 YEAR_SECONDS = 365.25 * 86_400
 NOTICE_BYTES = 150
-"""Of a file in manifest.json, as it was counted."""
+"""Of a file in manifest.json, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,8 +279,10 @@ def measurement_network_bytes(size: Size) -> int:
 
 
 def sums_network_bytes(size: Size) -> int:
-    """What one shard would send instead if sums over the directions were made there, whatever K is: of each order of
-    one value, its sum, and its products with all orders."""
+    """What one shard would send instead if sums over the directions were made there, whatever K is.
+
+    Of each order of one value: its sum, and the sums of its products with all orders.
+    """
     degree = size.configuration.degree
     return FLOAT64 * (degree + degree**2)
 
@@ -288,20 +290,19 @@ def sums_network_bytes(size: Size) -> int:
 # --- noise of random directions (docs: METHOD, section 4) ---
 
 
-def standard_error(norm: float, order: int, *, deleted: int, directions: int, units: int) -> float:
-    """Of order r from K independent directions, for a set that the derivative isn't aligned with.
+def standard_error(norm: float, order: int, *, deleted: int, directions: int) -> float:
+    """Of order r from K independent directions, for a small set that the derivative isn't aligned with.
 
-    With ‖x‖² = |D| and a random ψ, Re(N_r <ψ, x>^r y_r) has the variance N_r r! / m(m+1)…(m+r-1) · … = ‖x‖^2r ‖T_r‖²/2.
+    <ψ, x> and y_r are then all but independent: E|<ψ, x>|^2r is r! ‖x‖^2r / m(m+1)…(m+r-1) = ‖x‖^2r / N_r, E|y_r|² is
+    ‖T_r‖² / N_r. N_r² times their product, of which the real part has half, leaves ‖x‖^2r ‖T_r‖² / 2.
 
     Args:
         norm: ‖T_r‖.
         order: r.
-        deleted: |D|.
+        deleted: |D| = ‖x‖².
         directions: K.
-        units: m; |D| is small beside it.
     """
-    del units  # cancels: N_r r! is m (m + 1) … (m + r - 1)
-    return deleted ** (order / 2) * norm / math.sqrt(2 * directions)
+    return math.pow(deleted, order / 2) * norm / math.sqrt(2 * directions)
 
 
 def relative_error_of_random_sets(units: int, directions: int) -> float:
@@ -317,7 +318,7 @@ def relative_error_of_coherent_sets(share: float, order: int, directions: int) -
         order: r.
         directions: K.
     """
-    return share ** (-order / 2) / math.sqrt(2 * directions)
+    return math.pow(share, -order / 2) / math.sqrt(2 * directions)
 
 
 def directions_for_random_sets(units: int, error: float) -> float:
@@ -327,7 +328,7 @@ def directions_for_random_sets(units: int, error: float) -> float:
 
 def directions_for_coherent_sets(share: float, order: int, error: float) -> float:
     """K that leave such an error of order r."""
-    return share**-order / (2 * error**2)
+    return math.pow(share, -order) / (2 * error**2)
 
 
 # --- where a choice stops working ---

@@ -32,6 +32,7 @@ from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.model import ModelConfiguration
 from engine.store import Execution, File, Plan, Source
+from tests.cluster.nodes import Nodes, marked_environment, running_nodes
 
 NODES: Final = 16
 LOST: Final = 1 / 4  # of the nodes
@@ -42,12 +43,6 @@ LOST_AFTER: Final = 1 / 3  # of the blocks
 SLOWER: Final = 10
 PENDING: Final = (1_000, 10_000)
 CALLS: Final = 300
-
-_ENVIRONMENT: Final = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # has Ray listen at 127.0.0.1
-    "RAY_DEDUP_LOGS": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -97,17 +92,18 @@ class Spread:
 def simulate(nodes: int = NODES) -> Iterator[Figure]:
     """The figures, one after the other."""
     ideal = BLOCKS * BLOCK_SECONDS / nodes
-    with running(nodes) as (ray, made):
+    with running(nodes) as (ray, there):
         place = cluster.Cluster(ray)
         spread(place, 8 * nodes, 1.0)  # every node's process is started, and has imported what it needs
         empty = spread(place, EMPTY_BLOCKS, 0.0)
-        yield Figure(name=f"{EMPTY_BLOCKS:,} empty blocks, {nodes} nodes", value=EMPTY_BLOCKS / empty.seconds, unit="1/s")
+        what = f"{EMPTY_BLOCKS:,} empty blocks, {nodes} nodes"
+        yield Figure(name=what, value=EMPTY_BLOCKS / empty.seconds, unit="1/s")
         yield Figure(name="… a block", value=1e3 * empty.seconds / EMPTY_BLOCKS, unit="ms", target=50.0)
         yield Figure(name="… the driver's memory grew by", value=empty.grown_bytes / 1e6, unit="MB", target=200.0)
         even = spread(place, BLOCKS, BLOCK_SECONDS)
         what = f"{BLOCKS:,} blocks of {BLOCK_SECONDS:g} s on {nodes} nodes"
         yield Figure(name=what, value=even.seconds, unit="s", yardstick=f"{ideal:.3g} s", ratio=even.seconds / ideal)
-        slow = spread(place, BLOCKS, BLOCK_SECONDS, slow_node=made[-1].node_id)
+        slow = spread(place, BLOCKS, BLOCK_SECONDS, slow_node=there.all[-1].node_id)
         yield Figure(
             name=f"… one of them {SLOWER} times slower",
             value=slow.seconds,
@@ -115,24 +111,23 @@ def simulate(nodes: int = NODES) -> Iterator[Figure]:
             yardstick="all alike",
             ratio=slow.seconds / even.seconds,
         )
-        yield from _losing(place, made, even.seconds)
+        yield from _losing(place, there, even.seconds)
         yield from _waiting(ray)
         yield from _calls(ray)
 
 
-def _losing(place: cluster.Cluster, made: list[Any], even_seconds: float) -> Iterator[Figure]:
+def _losing(place: cluster.Cluster, nodes: Nodes, even_seconds: float) -> Iterator[Figure]:
     """A quarter of the nodes is killed when a third of the blocks is done."""
-    killed: list[float] = []
+    count = int(LOST * len(nodes.all))
 
     def kill() -> None:
-        for one in made[: int(LOST * len(made))]:
-            one.kill_all_processes(check_alive=False, allow_graceful=False)
-        killed.append(time.monotonic())
+        for _ in range(count):
+            nodes.kill(0)
 
     lost = spread(place, BLOCKS, BLOCK_SECONDS, after=(int(BLOCKS * LOST_AFTER), kill))
     again = sum(count * (tries - 1) for tries, count in lost.tries.items())
     yield Figure(
-        name=f"… {int(LOST * len(made))} of them killed after a third",
+        name=f"… {count} of them killed after a third",
         value=lost.seconds,
         unit="s",
         yardstick="none killed",
@@ -167,16 +162,19 @@ def _calls(ray: Any) -> Iterator[Figure]:
     from ray.serve.schema import LoggingConfig
 
     actor = ray.remote(num_cpus=0)(_Echo).remote()
-    yield Figure(name="call of an actor", value=1e3 * _median_seconds(lambda: ray.get(actor.say.remote(b""))), unit="ms")
+    called = _median_seconds(lambda: ray.get(actor.say.remote(b"")))
+    yield Figure(name="call of an actor", value=1e3 * called, unit="ms")
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(proxy_location="Disabled", logging_config=quiet)
-    handle = serve.run(serve.deployment(_Echo).options(logging_config=quiet).bind(), name="echo", route_prefix=None)
+    deployment: Any = serve.deployment(_Echo)
+    handle: Any = serve.run(deployment.options(logging_config=quiet).bind(), name="echo", route_prefix=None)
     called = _median_seconds(lambda: handle.say.remote(b"").result())
     yield Figure(name="call by Ray Serve", value=1e3 * called, unit="ms")
     megabyte = bytes(10**6)
     larger = _median_seconds(lambda: handle.say.remote(megabyte).result())
     yield Figure(name="… a megabyte there and back", value=1e3 * (larger - called), unit="ms")
-    serve.shutdown()
+    stop: Callable[[], None] = serve.shutdown
+    stop()
 
 
 class _Echo:
@@ -198,25 +196,16 @@ def _median_seconds(call: Callable[[], object]) -> float:
 
 
 @contextmanager
-def running(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
+def running(count: int) -> Iterator[tuple[Any, Nodes]]:
     """A cluster of nodes with a processor each, and a head without; all on this machine.
 
     Yields:
         Ray, and the nodes.
     """
-    os.environ.update(_ENVIRONMENT)
-    import ray
-    from ray.cluster_utils import Cluster
-
-    there = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        made = [there.add_node(num_cpus=1, object_store_memory=80 * 2**20, wait=False) for _ in range(nodes)]
-        there.wait_for_nodes()
-        ray.init(address=there.address, log_to_driver=False, logging_level="ERROR")
-        yield ray, made
-    finally:
-        ray.shutdown()
-        there.shutdown()
+    with marked_environment(), running_nodes() as nodes:
+        nodes.keep(count)
+        with cluster.connected(nodes.address) as ray:
+            yield ray, nodes
 
 
 def spread(

@@ -80,7 +80,7 @@ class Nodes:
 
     def stop(self) -> None:
         """End all."""
-        self._processes.shutdown()
+        self._processes.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

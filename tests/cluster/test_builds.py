@@ -38,7 +38,7 @@ pytestmark = pytest.mark.cluster
 
 TIMES = pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.drill)])
 SEED = 7
-BLOCK_SECONDS = 0.2
+BLOCK_SECONDS = 0.1
 """About what a block of the builds takes that lose nodes."""
 
 
@@ -110,7 +110,7 @@ def test_nodes_that_are_killed_cost_their_blocks_only(
     documents: Documents,
     configuration: SketchConfiguration,
 ) -> None:
-    training = dataclasses.replace(configuration.training, epochs=60)
+    training = dataclasses.replace(configuration.training, epochs=12)
     longer = dataclasses.replace(configuration, pairs=False, directions=192, training=training, block=16)
     expected = build(documents, longer, tmp_path / "expected", workers=2).manifest.files
     moments, total, lost = random.Random(SEED), direction_steps(longer, documents), 0
@@ -149,7 +149,7 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
 ) -> None:
     nodes.keep(2)
     (tmp_path / "names.txt").write_text("\n".join(documents.texts))
-    options = ["--directions", "640", "--block", "16", "--epochs", "20"]
+    options = ["--directions", "320", "--block", "8", "--epochs", "20"]
 
     def start(name: str, *more: str) -> subprocess.Popen[str]:
         return engine("build", "names.txt", name, *options, *more, cwd=tmp_path)
@@ -157,14 +157,14 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
     interrupted, partial = start("a", "--cluster", nodes.address), tmp_path / "a.partial"
     wait_until(lambda: len(list(partial.glob("directions-*.safetensors"))) >= 3, "some blocks are finished")
     os.killpg(interrupted.pid, signal.SIGINT)
-    said, complained = interrupted.communicate(timeout=30)
+    said, complained = interrupted.communicate(timeout=90)
     assert interrupted.returncode == 130, said
     assert "Traceback" not in said + complained
     wait_until(lambda: not working(mark), "the nodes stop to work", seconds=10)
     finished = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.safetensors")}
     assert 3 < len(finished) < 41
     going_on = start("a", "--cluster", nodes.address)
-    said, complained = going_on.communicate(timeout=60)
+    said, complained = going_on.communicate(timeout=90)
     assert (going_on.returncode, complained) == (0, ""), said + complained
     assert "On a cluster of 3 nodes: 2 processors." in said
     built = open_artifact(tmp_path / "a")
@@ -176,20 +176,19 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
 def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(tmp_path: Path, documents: Documents) -> None:
     (tmp_path / "names.txt").write_text("\n".join(documents.texts))
     arguments = ["build", "names.txt", "a", "--directions", "320", "--block", "16", "--cluster", "local"]
-    temporary = tmp_path / "t"
-    temporary.mkdir()
-    for epochs, interrupt, code in (("200", True, 130), ("2", False, 0)):
-        variables = {MARK: f"local-{epochs}", "TMPDIR": str(temporary)}
-        process = engine(*arguments, "--epochs", epochs, cwd=tmp_path, **variables)
+    before = set(Path("/tmp").iterdir())
+    for epochs, interrupt, code in (("60", True, 130), ("2", False, 0)):
+        mark = f"local-{epochs}"
+        process = engine(*arguments, "--epochs", epochs, cwd=tmp_path, **{MARK: mark})
         if interrupt:
             wait_until(lambda: len(list((tmp_path / "a.partial").glob("directions-*"))) >= 2, "some blocks are there")
             os.killpg(process.pid, signal.SIGINT)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=90)
         assert process.returncode == code, said + complained
         assert complained == ("" if code == 0 else "Aborted.\n")
         assert "On a cluster of 1 node:" in said
-        wait_until(lambda mark=variables[MARK]: not processes(mark), "all processes end", seconds=10)  # type: ignore[misc]
-        assert not list(temporary.iterdir())
+        wait_until(lambda mark=mark: not processes(mark), "all processes end", seconds=10)  # type: ignore[misc]
+        assert not [path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith("ns-")]
     assert [line for line in said.splitlines() if "ray" in line.lower()] == []
 
 
@@ -211,9 +210,11 @@ def test_retrains_that_are_spread_are_those_of_one_machine_to_the_bit(
     shutil.copytree(alone.path, tmp_path / "a")
     copy = dataclasses.replace(alone, path=tmp_path / "a")
     subsets = [[0, 1], [2, 3, 4]]
-    pinned = supplements.add(copy, documents, subsets, retrain=cluster.retrain)
-    for path, other in zip(pinned, supplements.add(alone, documents, subsets), strict=True):
-        assert path.read_bytes() == other.read_bytes()
+    supplements.add(copy, documents, subsets, retrain=cluster.retrain)
+    supplements.add(alone, documents, subsets)
+    pinned, expected = supplements.read(copy), supplements.read(alone)
+    assert pinned.sets == expected.sets == [(0, 1), (2, 3, 4)]
+    assert torch.equal(pinned.models, expected.models)
 
 
 def test_what_training_refuses_ends_the_build_with_that_error(
@@ -286,7 +287,7 @@ def test_a_node_with_another_version_is_refused(nodes: Nodes, tmp_path: Path, do
     nodes.keep(0)
     nodes.add(environment={"PYTHONPATH": f"{other.parent}{os.pathsep}{ROOT}"})
     process = engine("build", "names.txt", "a", "--cluster", nodes.address, cwd=tmp_path)
-    _, complained = process.communicate(timeout=60)
+    _, complained = process.communicate(timeout=90)
     assert process.returncode == 2
     assert "The node 127.0.0.1 has neverseen 9.9, and the machine that started this has" in complained
     assert "install the same version on all machines" in complained
@@ -304,7 +305,7 @@ def test_a_node_without_native_code_is_refused_where_others_have_it(
     nodes.add(environment={"PATH": str(tmp_path)})
     assert connection.once("cpu", lanes, configuration, "cpu") is None
     place = Planned(connection, tmp_path / "log", alone)
-    with pytest.raises(ConfigurationError, match=r"^The node 127.0.0.1 has no C\+\+ compiler that works, .* g\+\+"):
+    with pytest.raises(ConfigurationError, match=r"^The node 127.0.0.1 has no C\+\+ compiler that works, .*\(g\+\+"):
         build(documents, configuration, tmp_path / "a", place=place)
 
 
@@ -342,7 +343,7 @@ def test_an_address_where_no_cluster_is_is_refused_at_once(tmp_path: Path) -> No
         ("somewhere", {}, "'somewhere' is no address of a cluster; HOST:PORT, auto or local are."),
     ):
         process = engine("build", "names.txt", "a", "--cluster", address, cwd=tmp_path, **variables)
-        _, complained = process.communicate(timeout=30)
+        _, complained = process.communicate(timeout=90)
         assert process.returncode == 2
         assert complained.startswith(f"Error: {expected}")
 
@@ -351,15 +352,13 @@ def test_a_store_that_is_away_for_a_while_gets_the_whole_artifact(
     s3_port: int, tmp_path: Path, documents: Documents
 ) -> None:
     (tmp_path / "names.txt").write_text("\n".join(documents.texts))
-    options = ["--directions", "160", "--block", "8", "--epochs", "20"]
+    options = ["--directions", "160", "--block", "4", "--epochs", "10"]
     proxy = Proxy(s3_port)
     try:
         with bucket_behind(s3_port) as url:
             place = f"{url}/a"
             through = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-            process = engine(
-                "build", "names.txt", place, *options, "--cluster", "local", cwd=tmp_path, **os.environ, **through
-            )
+            process = engine("build", "names.txt", place, *options, "--cluster", "local", cwd=tmp_path, **through)
             wait_until(lambda: blocks(url) >= 3, "some blocks are in the store")
             proxy.cut()
             seen = blocks(url)

@@ -6,12 +6,14 @@ import itertools
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -27,6 +29,7 @@ from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.question import Prediction, Question
 from engine.resident import ResidentSketch
+from tests.cluster.nodes import processes
 from tests.drills.conftest import _tests_are_found_by_processes
 from tests.drills.processes import Asked, Load, Request, Service, environment_of, neverseen, serving, wait_until
 from tests.shards import served
@@ -112,7 +115,7 @@ def test_a_shard_that_is_killed_under_load_costs_no_right_answer_and_comes_back_
         asked_anew = (predict(text) for text in texts)
         with Load(service, [asked_again, asked_anew], pause_seconds=0.01) as load:
             wait_until(lambda: len(load.asked) > 50, "answers come")
-            [victim] = replicas(1)
+            victim = replica(service, 1)
             killed_at = time.monotonic()
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: any(missing(one) for one in load.asked), "it is noticed")
@@ -143,7 +146,7 @@ def test_a_sketch_with_axes_says_503_for_new_measurements_until_its_shard_is_bac
     known = next(texts)
     with clustered(sketches.settings, tmp_path) as service, service.client() as client:
         before = client.post("/predict", json=question("axes", known)).raise_for_status().json()["predictions"]
-        [victim] = replicas(0)
+        victim = replica(service, 0)
         os.kill(victim, signal.SIGKILL)
         refused = client.post("/predict", json=question("axes", next(texts)))
         assert refused.status_code == 503
@@ -168,13 +171,13 @@ def test_a_cluster_without_room_and_one_that_isnt_there_are_refused_with_a_sente
 @contextmanager
 def clustered(settings: Settings, place: Path) -> Iterator[Service]:
     """A service with two shards on a cluster of its own, all of which end with the block."""
-    before = set(ray_processes())
-    with serving(settings, place / "log", cluster="local", shards=SHARDS) as service:
+    mark = uuid4().hex
+    with serving(settings, place / "log", cluster="local", shards=SHARDS, tests_mark=mark) as service:
         try:
             yield service
         finally:
             service.process.stop()
-            wait_until(lambda: set(ray_processes()) <= before, "all of Ray's processes have ended", seconds=15)
+            wait_until(lambda: not processes(mark), "all of Ray's processes have ended", seconds=15)
 
 
 DELETED = {"documents": [3, 17, 40]}
@@ -216,19 +219,15 @@ def missing(asked: Asked) -> bool:
     return asked.status == 200 and asked.response.json()["predictions"][0]["missing_share"] > 0  # type: ignore[union-attr]
 
 
-def replicas(number: int) -> list[int]:
-    """Processes that are a shard of this number."""
-    return [pid for pid, title in titles() if title.startswith("ray::ServeReplica:") and f"-{number}:" in title]
+def replica(service: Service, number: int) -> int:
+    """The process of a shard of a service."""
+    title = f"ray::ServeReplica:neverseen-{socket.gethostname()}-{service.process.pid}-{number}:"
+    [found] = [pid for pid, command in running() if command.startswith(title)]
+    return found
 
 
-def ray_processes() -> list[int]:
-    return [pid for pid, title in titles() if title.startswith("ray::") or "/ray/core/src/ray/" in title]
-
-
-def titles() -> Iterator[tuple[int, str]]:
-    """All processes that live, by their command lines."""
+def running() -> Iterator[tuple[int, str]]:
+    """All processes by their command lines."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):  # it has just ended
             yield int(entry.parent.name), entry.read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended

@@ -7,7 +7,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,13 @@ from engine.errors import ArtifactError, ShardsAwayError
 from engine.holdings import WHOLE, Part, files_of
 from engine.measure import Measurement
 from engine.question import Prediction, Question
-from engine.shards import Place, Shards
+from engine.shards import Place, Shard, Shards
 from engine.sketch import build
 from engine.sphere import SphereEstimator
 from engine.stability import stability
 from engine.store import Artifact, open_artifact
 from engine.supplements import add
-from tests.shards import Processes, served
+from tests.shards import FOREVER, Processes, served
 
 MEASUREMENTS = [
     Measurement(text="face"),
@@ -231,7 +231,10 @@ def test_a_sketch_with_axes_answers_what_it_measured_before_and_waits_with_the_r
         assert service.sketch.predict(MEASUREMENTS, DELETED, Question()) == expected
 
 
-def test_what_nobody_wants_any_more_is_let_go_of(directions: Artifact, everything: Artifact) -> None:
+def test_what_nobody_wants_any_more_is_let_go_of(
+    directions: Artifact, everything: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "FRESH_SECONDS", 0.0)
     processes = Processes(2)
     shards = Shards(processes, least_share=0.5)
     kept, passing = (shards.hold(Place(path=one.path, checksum=one.checksum), one) for one in (directions, everything))
@@ -239,7 +242,6 @@ def test_what_nobody_wants_any_more_is_let_go_of(directions: Artifact, everythin
     assert shards.holding(everything.checksum) == (0, 1)
     del passing
     shards.look()
-    assert shards.holding(everything.checksum) == ()
     assert shards.holding(kept.place.checksum) == (0, 1)
     assert [shard.held() for shard in processes.shards if shard is not None] == [{directions.checksum}] * 2
 
@@ -253,6 +255,90 @@ def test_the_thread_brings_back_a_lost_shard_by_itself(directions: Artifact, mon
         service.processes.begin_anew(0)
         until(lambda: service.shards.holding(directions.checksum) == (0, 1))
         service.shards.stop()
+
+
+def test_a_question_of_known_and_new_measurements_keeps_what_is_known(directions: Artifact) -> None:
+    with served(directions, 2) as service:
+        before = service.sketch.predict(MEASUREMENTS[:1], DELETED, Question())
+        service.processes.kill(0)
+        known, new = service.sketch.predict(MEASUREMENTS[:2], DELETED, Question())
+        assert [known] == before
+        assert new.missing_share > 0
+
+
+def test_a_second_sketch_is_loaded_beside_the_first_whatever_both_take(
+    directions: Artifact, everything: Artifact
+) -> None:
+    processes = Processes(2)
+    [largest, other] = sorted(
+        (Shards(processes, least_share=1).hold(place_of(one), one).nbytes for one in (directions, everything)),
+        reverse=True,
+    )
+    tight = Shards(Processes(2, resident_bytes=largest + other // 2), least_share=1)
+    held = [tight.hold(place_of(one), one) for one in (directions, everything)]  # the front lets go of one
+    assert all(tight.holding(one.place.checksum) == (0, 1) for one in held)
+
+
+def test_an_unforeseen_error_of_a_load_leaves_the_others_looked_after(
+    directions: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "_TRY_AGAIN_SECONDS", 0.0)
+    with served(directions, 3) as service:
+
+        def fail(shard: int, method: str) -> None:
+            if (shard, method) == (0, "load"):
+                service.processes.before = lambda shard, method: None
+                raise MemoryError
+
+        service.processes.before = fail
+        service.processes.begin_anew(0)
+        service.processes.kill(2)
+        service.look()
+        assert service.shards.holding(directions.checksum) == (0, 1)
+        service.processes.begin_anew(2)
+        service.look()
+        assert service.shards.holding(directions.checksum) == (0, 1, 2)
+
+
+def test_a_look_that_began_before_a_load_ended_takes_nothing_away(directions: Artifact, everything: Artifact) -> None:
+    processes = Processes(2)
+    shards = Shards(processes, least_share=1)
+    loaded, asked = threading.Event(), threading.Event()
+
+    def slow(shard: int, method: str) -> None:
+        if (shard, method) == (1, "held"):
+            asked.set()
+            loaded.wait(10)
+
+    first = shards.hold(place_of(directions), directions)
+    answers = processes.shards[1]
+    assert answers is not None
+    told = answers.held()
+    processes.before = slow
+    looking = threading.Thread(target=shards.look)
+    looking.start()
+    asked.wait(10)
+    second = shards.hold(place_of(everything), everything)
+    processes.shards[1] = Told(told)
+    loaded.set()
+    looking.join()
+    processes.shards[1] = answers
+    assert [shards.holding(one.place.checksum) for one in (first, second)] == [(0, 1), (0, 1)]
+
+
+class Told(Shard):
+    """A shard that says what it had loaded a while ago."""
+
+    def __init__(self, told: frozenset[str]) -> None:
+        super().__init__(Part(1, 2), device="cpu", resident_bytes=FOREVER)
+        self._told = told
+
+    def held(self, *, but: Collection[str] | None = None) -> frozenset[str]:
+        return self._told
+
+
+def place_of(artifact: Artifact) -> Place:
+    return Place(path=artifact.path, checksum=artifact.checksum)
 
 
 def test_a_part_that_takes_too_much_memory_is_refused(directions: Artifact) -> None:
@@ -278,7 +364,7 @@ def test_a_damaged_file_is_refused_by_the_shard_that_needs_it(
         service.processes.begin_anew(1)
         with caplog.at_level(logging.ERROR):
             service.look()
-        assert "Shard 1 can't load an artifact again" in caplog.text
+        assert f"Shard 1 can't load artifact {artifact.checksum[:12]}…: " in caplog.text
         assert service.sketch.predict(MEASUREMENTS[:1], DELETED, Question())[0].missing_share > 0
 
 

@@ -145,14 +145,12 @@ def test_what_is_no_deletion_set_is_refused(artifact: Artifact, documents: Docum
     assert stamp(artifact) is None
 
 
-def test_a_retrain_that_diverges_is_refused_and_not_kept(
-    artifact: Artifact, documents: Documents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        supplements, "retrain", lambda *_, **__: {"wte": torch.full((1, 7, 8), float("nan"), dtype=torch.float64)}
-    )
+def test_a_retrain_that_diverges_is_refused_and_not_kept(artifact: Artifact, documents: Documents) -> None:
+    def diverging(*_: object, **__: object) -> dict[str, torch.Tensor]:
+        return {"wte": torch.full((1, 7, 8), float("nan"), dtype=torch.float64)}
+
     with pytest.raises(ConfigurationError, match="diverged"):
-        add(artifact, documents, [(1,)])
+        add(artifact, documents, [(1,)], retrain=diverging)
     assert stamp(artifact) is None
 
 

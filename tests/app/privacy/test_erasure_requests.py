@@ -330,7 +330,12 @@ def test_evidence_waits_while_a_part_of_the_sketch_is_away(
     assert row["problem"].startswith("A shard of tiny v1 is away")
     processes.before = lambda shard, method: None
     processes.begin_anew(1)
-    assert until(lambda: shards.look() or shards.away == 0)
+
+    def is_back() -> bool:
+        shards.look()
+        return shards.away == 0
+
+    assert until(is_back)
     with transaction(database) as session:
         session.execute(update(ErasureRequest).values(next_at=datetime.now(UTC)))
     assert worker.work_one()
