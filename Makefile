@@ -61,10 +61,12 @@ test-fides: $(INSTALLED) $(FIDES)/.installed ## the real Fides calls the service
 soak: $(INSTALLED) ## ten minutes at 80 % of the highest rate: no error, and no memory that goes
 	@$(BIN)/python -m tests.benchmarks.soak
 
-bench: $(INSTALLED) ## time the engine beside plain torch, the service over HTTP, and erasure requests; appends to ./bench.jsonl
+bench: $(INSTALLED) ## time the engine beside plain torch, the service over HTTP, erasure requests, and clusters; appends to ./bench.jsonl
 	@$(BIN)/python -m engine bench --output bench.jsonl
 	@$(BIN)/python -m tests.benchmarks.service --output bench.jsonl
 	@$(BIN)/python -m tests.benchmarks.privacy --output bench.jsonl
+	@$(BIN)/python -m tests.benchmarks.cluster --output bench.jsonl
+	@$(BIN)/python -m tests.benchmarks.sharded --output bench.jsonl
 
 clean: ## remove the environments, builds and caches; ./var with the catalog stays
 	rm -rf $(VENV) $(FIDES) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,6 @@ from engine.workers import Report
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
-
-_ANSWER_SECONDS: Final = 10.0
 
 Function: TypeAlias = Callable[[Any, Part, Report], Result]
 """Works on a part, knowing what all parts share, and reports as it goes on."""
@@ -57,31 +55,45 @@ def work_on(
             "same version on all machines of the cluster."
         )
     use_one_thread()
-    done, told_at = 0, time.monotonic()
-
-    def report(work: int) -> None:
-        nonlocal done, told_at
-        done += work
-        if tally is not None and time.monotonic() - told_at > pause:
-            _tell(tally, index, done)
-            told_at = time.monotonic()
-
-    return function(shared, part, report)
+    return function(shared, part, (lambda work: None) if tally is None else _Reporter(tally, index, pause))
 
 
-def _tell(tally: Any, index: int, done: int) -> None:
-    """Tell the tally what is done.
+class _Reporter:
+    """Tells the tally of a part now and then; never waits for it.
 
-    Raises:
-        WorkerError: it has ended, and with it what this was for.
+    A task that waits, as in `ray.get`, gives its processor back meanwhile, and Ray starts another process for it.
     """
-    ray = load_ray()
-    try:
-        ray.get(tally.tell.remote(index, done), timeout=_ANSWER_SECONDS)
-    except ray.exceptions.ActorDiedError:
-        raise WorkerError("This isn't needed any more.") from None
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-        pass  # its node was lost, and it starts elsewhere
+
+    def __init__(self, tally: Any, index: int, pause: float) -> None:
+        self._ray, self._tally, self._index, self._pause = load_ray(), tally, index, pause
+        self._done, self._told_at = 0, time.monotonic()
+        self._answer: Any = None  # to what was told last
+
+    def __call__(self, work: int) -> None:
+        """So much was just done.
+
+        Raises:
+            WorkerError: the tally has ended, and with it what this was for.
+        """
+        self._done += work
+        now = time.monotonic()
+        if now - self._told_at < self._pause or not self._answered():
+            return
+        self._answer, self._told_at = self._tally.tell.remote(self._index, self._done), now
+
+    def _answered(self) -> bool:
+        if self._answer is None:
+            return True
+        if not self._ray.wait([self._answer], timeout=0)[0]:
+            return False
+        errors = self._ray.exceptions
+        try:
+            self._ray.get(self._answer)
+        except errors.ActorDiedError:
+            raise WorkerError("This isn't needed any more.") from None
+        except errors.RayActorError:
+            pass  # its node was lost, and it starts elsewhere
+        return True
 
 
 def call(function: Callable[..., Result], arguments: tuple[object, ...], report: Report) -> Result:

@@ -97,15 +97,15 @@ def test_a_sketch_whose_shards_are_away_keeps_no_other_from_serving_and_is_repor
     database: Database, settings: Settings
 ) -> None:
     processes = Processes(2)
-    predictor = Predictor(
-        device="cpu", resident_bytes=2**30, table_cache_bytes=2**20, shards=Shards(processes, least_share=0.5)
-    )
+    shards = Shards(processes, least_share=0.5)
+    predictor = Predictor(device="cpu", resident_bytes=2**30, table_cache_bytes=2**20, shards=shards)
     processes.kill(1)
     serving = Serving(database, predictor, settings.artifacts)
     serving.look()
     assert predictor.resident() == []
     assert list(predictor.failures()) == ["tiny v1"]
     processes.begin_anew(1)
+    shards.look()
     Serving(database, predictor, settings.artifacts).look()
     assert [one.label for one in predictor.resident()] == ["tiny v1"]
     assert predictor.failures() == {}

@@ -28,9 +28,9 @@ MARK: Final = "NEVERSEEN_TESTS_MARK"
 
 _LOSS_IS_NOTICED_SOON: Final = {
     "health_check_initial_delay_ms": 1_000,
-    "health_check_period_ms": 250,
-    "health_check_timeout_ms": 1_000,
-    "health_check_failure_threshold": 4,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2_000,
+    "health_check_failure_threshold": 5,
 }
 """Ray itself takes 15 seconds for it."""
 
