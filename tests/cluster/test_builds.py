@@ -191,7 +191,7 @@ def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(tmp_pat
         assert "Traceback" not in said
         wait_until(lambda mark=mark: not processes(mark), "all processes end", seconds=10)  # type: ignore[misc]
         assert not [path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith("ns-")]
-    first, bar, last = said.splitlines()[0:3]
+    _, bar, last = said.splitlines()[0:3]
     assert bar.startswith("Sketching")
     assert last.startswith("a: ")
 
