@@ -39,7 +39,7 @@ pytestmark = pytest.mark.cluster
 
 TIMES = pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.drill)])
 SEED = 7
-BLOCKS = ("--directions", "384", "--block", "16", "--epochs", "12")
+BLOCKS = ("--directions", "384", "--block", "16", "--epochs", "12", "--width", "8", "--heads", "2")
 """Options of a build of 24 blocks, none of which takes long."""
 
 BLOCK_SECONDS = 0.1

@@ -1,0 +1,47 @@
+"""Where Ray isn't installed, everything else works, and `--cluster` says what to install."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+_WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from {package}.__main__ import main; main()"
+
+
+def run(package: str, *arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """A command line in a process that can't import Ray."""
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT_RAY.format(package=package), *arguments],
+        cwd=place,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "NEVERSEEN_DATA_DIR": str(place), "HOME": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "127.0.0.1:6379"])
+def test_a_cluster_without_ray_says_what_to_install(tmp_path: Path, address: str) -> None:
+    (tmp_path / "names.txt").write_text("ann\nbob\neve\n")
+    done = run("engine", "build", "names.txt", "a", "--directions", "2", "--cluster", address, place=tmp_path)
+    assert done.returncode == 2
+    assert "pip install 'neverseen[cluster]'" in " ".join(done.stderr.split())
+    assert not (tmp_path / "a").exists()
+
+
+def test_serving_on_a_cluster_without_ray_says_what_to_install(tmp_path: Path) -> None:
+    done = run("app", "serve", "--port", "0", "--cluster", "local", place=tmp_path)
+    assert done.returncode == 2
+    assert "pip install 'neverseen[cluster]'" in " ".join(done.stderr.split())
+
+
+def test_builds_work_without_ray(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("ann\nbob\neve\n")
+    done = run("engine", "build", "names.txt", "a", "--directions", "2", place=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a" / "manifest.json").exists()
