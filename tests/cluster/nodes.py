@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,8 +69,12 @@ class Nodes:
             self.all.append(node)
 
     def kill(self, number: int) -> None:
-        """SIGKILL to a node's processes, and so to its workers."""
-        self._processes.remove_node(self.all.pop(number), allow_graceful=False)
+        """SIGKILL to all processes of a node at once, its workers too, as when the machine is gone."""
+        node = self.all.pop(number)
+        for one in _with_children(info.process.pid for infos in node.all_processes.values() for info in infos):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        self._processes.remove_node(node, allow_graceful=False)
 
     def keep(self, count: int) -> None:
         """End nodes, or start some, until there are so many, and Ray knows."""
@@ -81,6 +86,16 @@ class Nodes:
     def stop(self) -> None:
         """End all."""
         self._processes.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _with_children(numbers: Iterable[int]) -> list[int]:
+    """Processes, and those that they started."""
+    found = list(numbers)
+    for number in found:  # grows meanwhile
+        with contextlib.suppress(FileNotFoundError):
+            for children in Path(f"/proc/{number}/task").glob("*/children"):
+                found += map(int, children.read_text().split())
+    return found
 
 
 @contextmanager

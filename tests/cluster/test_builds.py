@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -13,12 +14,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
+from sqlalchemy import select
 from torch import Tensor
+from typer.testing import CliRunner
 
+from app import catalog
+from app.__main__ import app as command_line
+from app.catalog import ByDocuments
+from app.db import migrate, open_database, transaction
+from app.settings import Settings
+from app.tables import SketchVersion
 from engine import supplements
 from engine.cluster import Cluster, connected
 from engine.configuration import SketchConfiguration
@@ -374,6 +384,50 @@ def test_a_store_that_is_away_for_a_while_gets_the_whole_artifact(
         fetched = fetch(f"{url}/a", tmp_path / "copy")
     alone = build(documents, fetched.manifest.configuration, tmp_path / "alone", workers=2)
     assert alone.manifest.files == fetched.manifest.files
+
+
+def test_the_service_s_commands_work_on_a_cluster_as_here(
+    nodes: Nodes, cluster: Cluster, tmp_path: Path, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say, kept = {}, {}
+    for where, options in (("here", []), ("there", ["--cluster", nodes.address])):
+        (tmp_path / where).mkdir()
+        monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(tmp_path / where))
+        settings = Settings()
+        migrate(settings.database_url)
+        database = open_database(settings)
+        with transaction(database) as session:
+            dataset = catalog.add_dataset(session, name="names", documents=documents)
+            for name, units in (("three", [1, 2, 3]), ("two", [4, 5])):
+                catalog.add_subset(session, dataset=dataset, name=name, rule=ByDocuments(units))
+        figures = tmp_path / f"{where}.json"
+        tiny = ("--width", "4", "--heads", "1", "--anchors", "40", "--no-pairs", "--block", "20", "--no-pin")
+        built = neverseen("sketches", "build", "s", "--dataset", "names", *tiny, *options)
+        neverseen("subsets", "pin", "names", "three", "--sketch", "s", *options)
+        neverseen("sketches", "evaluate", "s", "--size", "5", "--count", "4", "--output", str(figures), *options)
+        with transaction(database) as session:
+            first = session.scalars(select(SketchVersion)).one()
+            catalog.forget_units(session, first.dataset, [0], now=datetime.now(UTC))
+        rebuilt = neverseen("sketches", "rebuild", "s", *options)
+        with transaction(database, writes=False) as session:
+            places = [settings.artifacts_dir / catalog.get_version(session, "s", number).location for number in (1, 2)]
+        database.dispose()
+        artifacts = [open_artifact(place) for place in places]
+        assert supplements.read(artifacts[0]).sets == [(1, 2, 3)]
+        assert len(supplements.read(artifacts[1]).sets) == 2
+        kept[where] = [artifact.manifest.files for artifact in artifacts], json.loads(figures.read_text())
+        say[where] = built + rebuilt
+    assert kept["there"] == kept["here"]
+    assert "On a cluster of 3 nodes: 2 processors." in say["there"]
+    assert "MiB at most, each worker" in say["there"]
+    assert "cluster" not in say["here"]
+
+
+def neverseen(*arguments: str) -> str:
+    """What a command says, as if nothing had been broken into lines."""
+    result = CliRunner().invoke(command_line, arguments, env={"COLUMNS": "160"})
+    assert result.exit_code == 0, (result.output, result.exception)
+    return " ".join(result.output.split())
 
 
 def blocks(url: str) -> int:

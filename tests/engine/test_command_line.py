@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,4 +105,30 @@ def test_what_is_refused_is_one_line_and_exit_code_2(folder: Path, arguments: li
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "x").exists()
+
+
+WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from {package}.__main__ import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("engine", ["build", "names.txt", "x", "--cluster", "local"]),
+        ("engine", ["evaluate", "sketch", "names.txt", "--cluster", "auto"]),
+        ("app", ["sketches", "build", "s", "--dataset", "d", "--cluster", "127.0.0.1:6379"]),
+    ],
+)
+def test_without_the_extra_a_cluster_is_refused_with_what_to_install(
+    folder: Path, tmp_path: Path, package: str, arguments: list[str]
+) -> None:
+    catalog = {"NEVERSEEN_DATA_DIR": str(tmp_path)}
+    for command in ([sys.executable, "-m", "app", "db", "upgrade"],) * (package == "app") + (
+        [sys.executable, "-c", WITHOUT_RAY.format(package=package), *arguments],
+    ):
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, **catalog}, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "Error: A cluster needs Ray: pip install 'neverseen[cluster]'.\n"
     assert not (folder / "x").exists()
