@@ -242,7 +242,6 @@ def _limits(of: Sequence[Size], constants: Constants) -> str:
         "membership remembered: m, a document each": _count(MEMBERSHIP_BYTES / 216),
         "schedule in a worker of 16 GiB: n": _count(16 * 2**30 / constants.schedule_bytes),
         "rows of ψ of a block in 16 GiB: m": _count(16 * 2**30 / (16 * today.configuration.block)),
-        "list of blocks within a second of each task: blocks": _count(1 / constants.block_seconds),
         "one audit chain, records together: a second": _count(1 / constants.record_seconds),
         "a direction on one GPU of 80 GB, activations left out: P": _count(GPU.memory_bytes / (4 * (3 * 6 + 3))),
         "a GPU-year, degree 3, K = 500, n·T = 20·P tokens: P": _count(_chinchilla(500)),

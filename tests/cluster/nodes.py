@@ -56,6 +56,7 @@ class Nodes:
             shutdown_at_exit=False,
         )
         self.all: list[Any] = []
+        self._odd: list[Any] = []  # with an environment of their own, or GPUs
 
     @property
     def address(self) -> str:
@@ -67,6 +68,8 @@ class Nodes:
         for _ in range(count):
             node = self._processes.add_node(num_cpus=1, num_gpus=gpus, env_vars=dict(environment or {}))
             self.all.append(node)
+            if environment or gpus:
+                self._odd.append(node)
 
     def kill(self, number: int) -> None:
         """SIGKILL to all processes of a node at once, its workers too, as when the machine is gone."""
@@ -77,7 +80,12 @@ class Nodes:
         self._processes.remove_node(node, allow_graceful=False)
 
     def keep(self, count: int) -> None:
-        """End nodes, or start some, until there are so many, and Ray knows."""
+        """End nodes, or start some, until there are so many, all of them plain, and Ray knows."""
+        for node in self._odd:
+            if node in self.all:
+                self.all.remove(node)
+                self._processes.remove_node(node, allow_graceful=False)
+        self._odd.clear()
         while len(self.all) > count:
             self._processes.remove_node(self.all.pop(), allow_graceful=False)
         self.add(count - len(self.all))
