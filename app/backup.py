@@ -34,8 +34,8 @@ from app.artifacts import Artifacts
 from app.db import Database, connect, open_database, schema_is_current, transaction
 from app.errors import ConflictError, NotFoundError, SchemaError, UnavailableError
 from app.settings import Settings
+from engine.copies import fetch
 from engine.errors import ArtifactError, ConfigurationError, StoreError
-from engine.remote import fetch
 from engine.store import Artifact, open_artifact
 from engine.supplements import directory_at, read, refresh
 from engine.train import Progress

@@ -24,9 +24,10 @@ from engine.cost import Cost, estimate_cost
 from engine.documents import Documents
 from engine.remote import Published, find_published, upload
 from engine.sketch import build, direction_steps
-from engine.store import Artifact, finished_files
+from engine.store import Artifact
 from engine.train import Progress
 from engine.workers import worker_count
+from engine.workspace import finished_files
 
 
 def build_sketch(

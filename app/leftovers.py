@@ -22,8 +22,9 @@ from app.db import Database, transaction
 from engine.errors import ConfigurationError
 from engine.locations import Entry, ObjectStore
 from engine.remote import BUILDING, PLAN
-from engine.store import MANIFEST, is_being_built, lock_directory, workspace_of
+from engine.store import MANIFEST
 from engine.supplements import directory_at
+from engine.workspace import is_being_built, lock_directory, workspace_of
 
 
 @dataclass(frozen=True, kw_only=True)

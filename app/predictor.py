@@ -15,13 +15,14 @@ from typing import Final, Literal
 from engine import supplements
 from engine.attribution import Attributions
 from engine.cache import ByteCache
+from engine.copies import Address
 from engine.counterfactual import ModelSource, counterfactual_model, draw_texts, save_model, trained_model
 from engine.errors import ArtifactError, ShardsAwayError, StoreError
 from engine.estimators import EstimatorName
 from engine.measure import Measurement, targets
 from engine.question import Distribution, Prediction, Question
 from engine.resident import ResidentSketch, table_cache
-from engine.shards import Place, Shards
+from engine.shards import Shards
 from engine.sphere import Average
 from engine.store import PARAMETERS
 from engine.store import Artifact as OpenedArtifact
@@ -51,9 +52,9 @@ class Artifact:
     origin: str | None = None
 
     @property
-    def place(self) -> Place:
+    def address(self) -> Address:
         """Where it is found, as the engine takes it; to be opened there."""
-        return Place(path=self.path, checksum=self.checksum, origin=self.origin)
+        return Address(path=self.path, checksum=self.checksum, origin=self.origin)
 
     def open(self, *, files: Collection[str] | None = None) -> OpenedArtifact:
         """Open it, verified; what isn't here is fetched, and so are models that were retrained beside it elsewhere.
@@ -64,7 +65,7 @@ class Artifact:
         Raises:
             ArtifactError: it is missing, damaged or foreign, or its store is away.
         """
-        opened = self.place.open(files)
+        opened = self.address.open(files)
         try:
             supplements.refresh(opened, patience_seconds=_SUPPLEMENT_PATIENCE_SECONDS)
         except StoreError as error:
@@ -294,12 +295,12 @@ class Predictor:
         return sketch
 
     def _load(self, artifact: Artifact) -> ResidentSketch:
-        place, shards = artifact.place, self._shards
+        address, shards = artifact.address, self._shards
         if shards is None:
             sketch = ResidentSketch(artifact.open(), device=self._device, tables=self._tables)
         else:
             opened = artifact.open(files={PARAMETERS})  # the shards open what they need of the rest
-            sketch = ResidentSketch(opened, tables=self._tables, holdings=shards.hold(place, opened))
+            sketch = ResidentSketch(opened, tables=self._tables, holdings=shards.hold(address, opened))
         if sketch.size_bytes > self._resident_bytes:
             raise ArtifactError(
                 f"it takes {sketch.size_bytes:,} bytes, and NEVERSEEN_RESIDENT_BYTES allows {self._resident_bytes:,}."

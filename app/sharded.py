@@ -26,7 +26,8 @@ from app.settings import Settings
 from engine.connection import connected
 from engine.errors import EngineError, ShardLostError
 from engine.holdings import Part
-from engine.shards import Reply, Shard, Shards
+from engine.shard import Shard
+from engine.shards import Reply, Shards
 from engine.threads import use_one_thread
 
 logger = logging.getLogger(__name__)

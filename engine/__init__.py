@@ -3,6 +3,8 @@
 The map, in the order in which things use each other:
 
     errors          everything the engine refuses
+    refusals        which errors of an object store pass
+    locations       where artifacts lie: directories and object stores
     cache           values under a byte budget
     batching        what several threads ask for at about the same time, done together
     documents       documents, units, vocabulary, import
@@ -16,16 +18,22 @@ The map, in the order in which things use each other:
     configuration   what a sketch is
     held            trained parameters in memory, in the layout that measures them fastest
     store           the artifact: manifest and safetensors, whole or not there
+    workspace       the directory in which one grows
+    remote          the same in an object store
+    copies          local copies of what is there
     threads         one processor thread, and why
     devices         which devices there are
     memory          how much memory the process has had
     workers         blocks of a build over threads or processes
     blocks          training one block of a sketch
     sketch          building one, resumable
+    connection      a Ray cluster: connecting to one, or starting it
+    tasks, cluster  blocks of a build and retrains over its nodes: their side, and the driver's
     cost            what a build will take, and what to expect of it, before it starts
     measure         measurements, read out of token probabilities
     retrain         ground truth
     anchors         which sets to retrain for a calibration
+    holdings        what is measured, wherever it lies
     frame           what all measurements of a sketch share, and sums over deletion sets; from here on in NumPy
     evidence        what a sketch says of one measurement, whatever is deleted: its table
     interpolation   interactions between units from random directions, by a kernel system
@@ -36,8 +44,10 @@ The map, in the order in which things use each other:
     question        what may be asked, and what comes back
     estimate        from question to answer: which estimator, which degree, what bar
     attribution     the units whose deletion changes a measurement most
-    supplements     models retrained after an artifact was built, kept beside it
+    supplement_file the file of a model that was retrained after an artifact was built
+    supplements     these models, kept beside the artifact
     resident        sketches in memory that answer
+    shard, shards   a sketch spread over processes: one of them, and how the front sees all
     counterfactual  the model without a deletion set, to keep and to draw texts from
     stability       whether what units do to the parameters adds up
     evaluate        estimates against retrains

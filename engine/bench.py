@@ -27,7 +27,7 @@ from rich.table import Table
 
 from engine import plain
 from engine.blocks import block_tensors, execution
-from engine.configuration import SketchConfiguration
+from engine.configuration import Block, SketchConfiguration
 from engine.cost import Cost, estimate_cost
 from engine.data import census_names
 from engine.devices import torch_device
@@ -204,12 +204,10 @@ def _trainer(
     chosen = execution(configuration, device, work, native=native)
     workers = cores() if chosen.native else 1  # processes would spend the measurement on their start
 
-    def train_one(number: int, report: Callable[[int], None]) -> None:
-        block_tensors(configuration, documents, blocks[number], device, chosen, report=report)
+    def train_one(block: Block, report: Callable[[int], None]) -> None:
+        block_tensors(configuration, documents, block, device, chosen, report=report)
 
-    return lambda: train_blocks(
-        train_one, range(len(blocks)), workers=workers, threads=chosen.native, report=lambda work: None
-    )
+    return lambda: train_blocks(train_one, blocks, workers=workers, threads=chosen.native, report=lambda work: None)
 
 
 def _whole_build(

@@ -24,10 +24,11 @@ from engine.model import matrices
 from engine.native.groups import Code, Schedule, train_directions, train_models
 from engine.native.library import library
 from engine.retrain import retrain
-from engine.store import PARAMETERS, BlockFiles, Execution, File, Plan
+from engine.store import PARAMETERS, Execution, File, Plan
 from engine.threads import one_thread
 from engine.train import Progress, Step, along_directions, constant_jets, schedule, train
-from engine.workers import Report
+from engine.workers import Report, as_progress
+from engine.workspace import BlockFiles
 
 PLANE_NAMES = ("real", "imaginary")
 
@@ -72,15 +73,14 @@ def train_parameters(job: Job) -> File:
     )
 
 
-def train_and_save(job: Job, number: int, report: Report) -> File:
-    """Train the block of a number, and write it.
+def train_and_save(job: Job, block: Block, report: Report) -> File:
+    """Train a block, and write it.
 
     Raises:
         ConfigurationError: what was trained isn't finite, or the device isn't there.
         ArtifactError: it can't be written.
     """
     configuration = job.plan.configuration
-    block = configuration.blocks(job.documents.unit_count)[number]
     device = torch_device(job.device)
     tensors = block_tensors(configuration, job.documents, block, device, job.plan.execution, report=report)
     return job.files.save(block.file, tensors)
@@ -283,13 +283,6 @@ def _retrain_sets(
 ) -> dict[str, Tensor]:
     """Parameters of the models without each of a block's deletion sets, and the sets themselves."""
     sets = retrained_sets(configuration, documents)[block.start : block.stop]
-    reported = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal reported
-        report(done - reported)
-        reported = done
-
     models = retrain(
         documents,
         configuration,
@@ -297,7 +290,7 @@ def _retrain_sets(
         batch=len(sets),
         device=str(device),
         native=native,
-        progress=progress,
+        progress=as_progress(report),
     )
     if not all(matrix.isfinite().all() for matrix in models.values()):
         raise ConfigurationError("Retraining without a deletion set diverged. Lower learning_rate or raise epsilon.")

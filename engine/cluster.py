@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from engine.blocks import Job
-from engine.configuration import SketchConfiguration
+from engine.configuration import Block, SketchConfiguration
 from engine.connection import AUTO, LOCAL, connected
 from engine.documents import Documents
 from engine.errors import ConfigurationError, EngineError, WorkerError
@@ -106,12 +106,12 @@ class Cluster:
         result: Result = self._result(self._task(device).remote(*given))
         return result
 
-    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> dict[str, File]:
-        """Train and write the blocks of these numbers.
+    def train_blocks(self, job: Job, blocks: Sequence[Block], *, report: Report) -> dict[str, File]:
+        """Train and write some blocks.
 
         Args:
             job: the build; its files must be reached from all nodes.
-            numbers: of the blocks.
+            blocks: of the build.
             report: called with the direction·steps that were just done; with a negative number where some were lost.
 
         Returns:
@@ -122,10 +122,9 @@ class Cluster:
             WorkerError: a block was lost too often.
         """
         steps = len(job.documents) * job.plan.configuration.training.epochs
-        blocks = job.plan.configuration.blocks(job.documents.unit_count)
-        work = [(blocks[number].stop - blocks[number].start) * steps for number in numbers]
-        files = self._run(train_block, job, numbers, work=work, device=job.device, report=report)
-        return {blocks[numbers[index]].file: file for index, file in files.items()}
+        work = [(block.stop - block.start) * steps for block in blocks]
+        files = self._run(train_block, job, blocks, work=work, device=job.device, report=report)
+        return {blocks[index].file: file for index, file in files.items()}
 
     def retrain(
         self,

@@ -212,12 +212,12 @@ class ResidentSketch:
         From the cache, or made together, with those of concurrent questions. While shards are away, what was measured
         before they went is as good as ever; other measurements are made along what is left.
         """
-        for measurement in measurements:
-            targets(measurement, self.configuration.model)  # what can't be measured must not spoil a batch
         for left in reversed(range(_TRIES)):
             now = self._current()
             known = [one for one in measurements if self._knows(now.stamp, [one])]
             new = [one for one in measurements if one not in known]
+            for one in new:
+                targets(one, self.configuration.model)  # what can't be measured must not spoil a batch
             try:
                 found = self._made(now, known)
                 if new:

@@ -11,7 +11,8 @@ A shard that dies or falls silent is away until it answers again and has loaded 
 interchangeable: a sketch of these alone answers meanwhile from the ones that are left, with the wider bar that fewer
 give, and says so. Axes and retrained models aren't: a sketch with axes answers what was measured before.
 
-Here is all but the way a shard is called, `Lines`; the service calls through Ray.
+A single shard is `engine.shard`. This is the front's side, but for the way a shard is called, `Lines`: the service
+calls through Ray.
 """
 
 from __future__ import annotations
@@ -23,21 +24,20 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.configuration import SketchConfiguration
-from engine.devices import torch_device
-from engine.errors import ArtifactError, EngineError, NotLoadedError, ShardLostError, ShardsAwayError
-from engine.holdings import Kept, Measured, Part, files_of, hold, joined
+from engine.copies import Address
+from engine.errors import EngineError, NotLoadedError, ShardLostError, ShardsAwayError
+from engine.holdings import Measured, Part, joined
 from engine.jet import Jet
 from engine.native.groups import Text
-from engine.remote import fetch
-from engine.store import Artifact, open_artifact
+from engine.shard import Loaded, Rows
+from engine.store import Artifact
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ SILENCE_SECONDS: Final = 1.0
 """Of a shard that is asked how it is, until it counts as away: one that dies is noticed at once, one whose machine is
 gone only by this."""
 
-FRESH_SECONDS: Final = 10.0
 LOAD_SECONDS: Final = 1_800.0
 """After which a load counts as hanging."""
 
@@ -55,128 +54,6 @@ _GLANCE_SECONDS: Final = 0.05
 _LEAST_SECONDS: Final = 0.001
 _ROUNDING: Final = 1e-9
 _FEWEST_DIRECTIONS: Final = 2  # of which there is a standard error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where an artifact is found, from any process that shares the directory or reaches the object store.
-
-    Attributes:
-        path: its directory; with an origin, of the local copy.
-        checksum: SHA-256 of its manifest.
-        origin: URL of the artifact in an object store, if it is kept in one.
-    """
-
-    path: Path
-    checksum: str
-    origin: str | None = None
-
-    def open(self, files: Collection[str] | None = None) -> Artifact:
-        """Open the artifact with some of its files, or all, verified; what isn't here is fetched.
-
-        Raises:
-            ArtifactError: it is missing, damaged, foreign, or can't be fetched.
-        """
-        if self.origin is None:
-            return open_artifact(self.path, checksum=self.checksum, files=files)
-        return fetch(self.origin, self.path, checksum=self.checksum, files=files)
-
-
-class Loaded(NamedTuple):
-    """What a shard has in memory of a sketch.
-
-    Attributes:
-        bytes: how much that is.
-        sets: deletion sets of its retrained models.
-    """
-
-    bytes: int
-    sets: Sequence[tuple[int, ...]]
-
-
-class _Held(NamedTuple):
-    kept: Kept
-    loaded_at: float
-
-
-_Rows: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
-"""Of each text the constant and the higher coefficients, [S, planes, K, T]."""
-
-
-class Shard:
-    """The process of a shard: its part of every sketch that it was told to load. Safe to use from several threads."""
-
-    def __init__(self, part: Part, *, device: str, resident_bytes: int) -> None:
-        """Nothing is loaded yet.
-
-        Args:
-            part: which part of every sketch.
-            device: "cpu", or a CUDA device.
-            resident_bytes: what the part of a sketch may take.
-
-        Raises:
-            ConfigurationError: the device isn't there.
-        """
-        self._part, self._device, self._resident_bytes = part, torch_device(device), resident_bytes
-        self._held: dict[str, _Held] = {}
-        self._lock, self._loading = threading.Lock(), threading.Lock()
-
-    def held(self, *, but: Collection[str] | None = None) -> frozenset[str]:
-        """Checksums of the artifacts that are loaded; with `but`, after letting go of all others but the latest.
-
-        What was loaded just now may be wanted by somebody who began to want it after this was asked.
-        """
-        old = time.monotonic() - FRESH_SECONDS
-        with self._lock:
-            if but is not None:
-                loaded = self._held.items()
-                self._held = {key: one for key, one in loaded if key in but or one.loaded_at > old}
-            return frozenset(self._held)
-
-    def load(self, place: Place) -> Loaded:
-        """Load the part of an artifact, where that isn't done yet.
-
-        Raises:
-            ArtifactError: as `Place.open`; or it takes too much memory.
-        """
-        with self._loading:
-            if place.checksum not in self._held:
-                manifest = place.open(files=()).manifest
-                files = files_of(manifest.configuration, manifest.plan.source.units, self._part)
-                kept = hold(place.open(files), device=self._device, part=self._part)
-                if kept.nbytes > self._resident_bytes:  # what all take together is the front's to look after
-                    raise ArtifactError(
-                        f"a shard's part takes {kept.nbytes:,} bytes, and NEVERSEEN_RESIDENT_BYTES allows "
-                        f"{self._resident_bytes:,} in each: more shards take less each."
-                    )
-                with self._lock:
-                    self._held[place.checksum] = _Held(kept, time.monotonic())
-        kept = self._kept(place.checksum)
-        return Loaded(kept.nbytes, kept.sets)
-
-    @torch.inference_mode()
-    def measure(self, checksum: str, texts: Sequence[Text]) -> tuple[_Rows | None, ...]:
-        """Measure texts along the part's directions and axes, and on its retrained models, in this order.
-
-        Raises:
-            NotLoadedError: the artifact isn't loaded.
-        """
-        return tuple(None if of_kind is None else _as_rows(of_kind) for of_kind in self._kept(checksum).measure(texts))
-
-    def models(self, checksum: str, which: Sequence[int]) -> np.ndarray:
-        """Parameters of some of the part's retrained models, numbered from 0: [n, P].
-
-        Raises:
-            NotLoadedError: the artifact isn't loaded.
-        """
-        return np.asarray(self._kept(checksum).models(which).cpu().numpy())
-
-    def _kept(self, checksum: str) -> Kept:
-        with self._lock:
-            held = self._held.get(checksum)
-        if held is None:
-            raise NotLoadedError("The shard has begun anew, and hasn't loaded the sketch yet.")
-        return held.kept
 
 
 class Reply(Protocol):
@@ -229,10 +106,10 @@ class Shards:
         self._held: list[frozenset[str]] = [frozenset()] * lines.count
         self._silent = [False] * lines.count
         self._wanted: weakref.WeakSet[ShardedHoldings] = weakref.WeakSet()
-        self._loading: Counter[Place] = Counter()
+        self._loading: Counter[Address] = Counter()
         self._asked: dict[int, Reply] = {}
         self._asked_at: dict[int, float] = {}
-        self._begun: dict[int, tuple[Place, Reply]] = {}
+        self._begun: dict[int, tuple[Address, Reply]] = {}
         self._failed_at: dict[tuple[int, str], float] = {}
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
@@ -246,11 +123,11 @@ class Shards:
         self._stopping.set()
         self._thread.join()
 
-    def hold(self, place: Place, artifact: Artifact) -> ShardedHoldings:
+    def hold(self, address: Address, artifact: Artifact) -> ShardedHoldings:
         """Have every shard load its part; it is kept for as long as what is returned is.
 
         Args:
-            place: of the artifact.
+            address: of the artifact.
             artifact: the same, opened, with any of its files.
 
         Raises:
@@ -261,16 +138,16 @@ class Shards:
         if silent:
             raise ShardLostError(f"Shard {silent[0]} of {self.count} is away, and a sketch is loaded by all of them.")
         with self._lock:
-            self._loading[place] += 1  # so that `look` doesn't have it dropped
+            self._loading[address] += 1  # so that `look` doesn't have it dropped
         try:
-            loads = {number: self._lines.call(number, "load", place) for number in range(self.count)}
+            loads = {number: self._lines.call(number, "load", address) for number in range(self.count)}
             until = time.monotonic() + LOAD_SECONDS
             loaded: list[Loaded] = self._results(
                 loads, lambda number: not self._silent[number] and time.monotonic() < until
             )
             holdings = ShardedHoldings(
                 shards=self,
-                place=place,
+                address=address,
                 configuration=artifact.manifest.configuration,
                 bytes=max(one.bytes for one in loaded),
                 sets=[units for one in loaded for units in one.sets],
@@ -278,10 +155,10 @@ class Shards:
             )
             with self._lock:
                 self._wanted.add(holdings)
-                self._held = [held | {place.checksum} for held in self._held]
+                self._held = [held | {address.checksum} for held in self._held]
         finally:
             with self._lock:
-                self._loading[place] -= 1
+                self._loading[address] -= 1
         return holdings
 
     def holding(self, checksum: str) -> tuple[int, ...]:
@@ -292,7 +169,7 @@ class Shards:
     def away(self) -> int:
         """How many shards don't answer, or haven't loaded all that is wanted."""
         with self._lock:
-            wanted = {holdings.place.checksum for holdings in self._wanted}
+            wanted = {holdings.address.checksum for holdings in self._wanted}
             return sum(silent or not wanted <= held for silent, held in zip(self._silent, self._held, strict=True))
 
     def ask(self, checksum: str, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> list[Any]:
@@ -323,9 +200,9 @@ class Shards:
     def look(self) -> None:
         """Ask every shard how it is, and have those load what they should hold and don't."""
         with self._lock:
-            places = {holdings.place.checksum: holdings.place for holdings in self._wanted}
-            loading = {place.checksum for place in +self._loading}
-        but = frozenset(places.keys() | loading)
+            addresses = {holdings.address.checksum: holdings.address for holdings in self._wanted}
+            loading = {address.checksum for address in +self._loading}
+        but = frozenset(addresses.keys() | loading)
         now = time.monotonic()
         for number in range(self.count):
             if number in self._asked and now - self._asked_at[number] > _TRY_AGAIN_SECONDS:
@@ -345,15 +222,15 @@ class Shards:
                 logger.exception("Shard %d can't say how it is", number)
                 self._set_silent(number)
             else:
-                self._set_held(number, held, settled=places.keys() - loading)
+                self._set_held(number, held, settled=addresses.keys() - loading)
                 there = held | loading
-                self._load_again(number, [place for checksum, place in places.items() if checksum not in there])
+                self._load_again(number, [address for checksum, address in addresses.items() if checksum not in there])
             del self._asked[number]
 
-    def _load_again(self, number: int, missing: Sequence[Place]) -> None:
+    def _load_again(self, number: int, missing: Sequence[Address]) -> None:
         """Have a shard load what it should hold, one after the other, some time after a failure; doesn't wait."""
         if number in self._begun:
-            place, load = self._begun[number]
+            address, load = self._begun[number]
             try:
                 load.result(_LEAST_SECONDS)
             except TimeoutError:
@@ -361,16 +238,16 @@ class Shards:
             except ShardLostError:
                 pass  # and it has begun anew once more
             except EngineError as error:
-                self._failed_at[number, place.checksum] = time.monotonic()
-                logger.error("Shard %d can't load artifact %s…: %s", number, place.checksum[:12], error)
+                self._failed_at[number, address.checksum] = time.monotonic()
+                logger.error("Shard %d can't load artifact %s…: %s", number, address.checksum[:12], error)
             except Exception:  # whatever it is, the others are still to be looked after
-                self._failed_at[number, place.checksum] = time.monotonic()
-                logger.exception("Shard %d can't load artifact %s…", number, place.checksum[:12])
+                self._failed_at[number, address.checksum] = time.monotonic()
+                logger.exception("Shard %d can't load artifact %s…", number, address.checksum[:12])
             del self._begun[number]
         now = time.monotonic()
-        for place in missing:
-            if now - self._failed_at.get((number, place.checksum), -_TRY_AGAIN_SECONDS) >= _TRY_AGAIN_SECONDS:
-                self._begun[number] = (place, self._lines.call(number, "load", place))
+        for address in missing:
+            if now - self._failed_at.get((number, address.checksum), -_TRY_AGAIN_SECONDS) >= _TRY_AGAIN_SECONDS:
+                self._begun[number] = (address, self._lines.call(number, "load", address))
                 return
 
     def _set_held(self, number: int, held: frozenset[str], *, settled: Collection[str]) -> None:
@@ -425,7 +302,7 @@ class ShardedHoldings:
 
     Attributes:
         shards: all of them.
-        place: of the artifact.
+        address: of the artifact.
         configuration: of the sketch.
         bytes: what the fullest shard holds of it.
         sets: deletion sets of all retrained models.
@@ -433,7 +310,7 @@ class ShardedHoldings:
     """
 
     shards: Shards
-    place: Place
+    address: Address
     configuration: SketchConfiguration
     bytes: int
     sets: Sequence[tuple[int, ...]]
@@ -452,7 +329,7 @@ class ShardedHoldings:
 
     def available(self) -> ShardedHoldings:
         """As of `Holdings`."""
-        there = frozenset(self.shards.holding(self.place.checksum))
+        there = frozenset(self.shards.holding(self.address.checksum))
         numbers = tuple(number for number in self.numbers if number in there)
         if numbers == self.numbers:
             return self
@@ -474,7 +351,7 @@ class ShardedHoldings:
     def measure(self, texts: Sequence[Text]) -> Measured:
         """As of `Holdings`."""
         plain = [tuple(map(list, text)) for text in texts]
-        found = self.shards.ask(self.place.checksum, "measure", dict.fromkeys(self.numbers, (plain,)))
+        found = self.shards.ask(self.address.checksum, "measure", dict.fromkeys(self.numbers, (plain,)))
         return Measured(*map(_joined, zip(*found, strict=True)))
 
     def models(self, which: Sequence[int] | None = None) -> Tensor:
@@ -488,26 +365,13 @@ class ShardedHoldings:
             (at,) = np.nonzero((rows >= part.start) & (rows < part.stop))
             if len(at):
                 wanted[number] = (at, (rows[at] - part.start).tolist())
-        found = self.shards.ask(self.place.checksum, "models", {n: (own,) for n, (_, own) in wanted.items()})
+        found = self.shards.ask(self.address.checksum, "models", {n: (own,) for n, (_, own) in wanted.items()})
         for (at, _), models in zip(wanted.values(), found, strict=True):
             result[at] = torch.tensor(models)  # what came can't be written, and torch warns of that
         return result
 
 
-def _as_rows(jets: Sequence[Jet]) -> _Rows:
-    """Jets for the way to the front; NumPy's arrays travel without a copy."""
-    return [
-        (
-            one.constant.cpu().numpy(),
-            torch.stack([torch.stack(list(planes)) for planes in one.higher]).cpu().numpy()
-            if one.higher
-            else np.empty((0, 0, 0, 0)),
-        )
-        for one in jets
-    ]
-
-
-def _joined(of_shards: Sequence[_Rows | None]) -> list[Jet] | None:
+def _joined(of_shards: Sequence[Rows | None]) -> list[Jet] | None:
     """What the shards that have some of a kind say, text by text; None where none has."""
     found = [rows for rows in of_shards if rows is not None]
     if not found:

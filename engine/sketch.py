@@ -23,26 +23,16 @@ import numpy as np
 import torch
 
 from engine.blocks import Job, direction_probe, draw_directions, execution, train_and_save, train_parameters
-from engine.configuration import SketchConfiguration
+from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError
 from engine.locations import Location
 from engine.remote import Published, RemoteWorkspace, check_same_sketch, find_published, open_workspace
-from engine.store import (
-    MANIFEST,
-    PARAMETERS,
-    Artifact,
-    Execution,
-    File,
-    Manifest,
-    Plan,
-    Source,
-    Workspace,
-    open_artifact,
-)
+from engine.store import MANIFEST, PARAMETERS, Artifact, Execution, File, Manifest, Plan, Source, open_artifact
 from engine.train import Progress
 from engine.workers import Report, train_blocks
+from engine.workspace import Workspace
 
 Result = TypeVar("Result")
 
@@ -60,12 +50,12 @@ class Place(Protocol):
         """
         ...
 
-    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> Mapping[str, File]:
-        """Train and write the blocks of these numbers.
+    def train_blocks(self, job: Job, blocks: Sequence[Block], *, report: Report) -> Mapping[str, File]:
+        """Train and write some blocks.
 
         Args:
             job: the build.
-            numbers: of the blocks.
+            blocks: of the build.
             report: called with the direction·steps that were just done; with a negative number where some were lost.
 
         Returns:
@@ -84,10 +74,10 @@ class Here:
         """What the function gives."""
         return function(*arguments)
 
-    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> Mapping[str, File]:
-        """Train and write the blocks of these numbers."""
+    def train_blocks(self, job: Job, blocks: Sequence[Block], *, report: Report) -> Mapping[str, File]:
+        """Train and write some blocks."""
         train_one = functools.partial(train_and_save, job)
-        train_blocks(train_one, numbers, workers=self.workers, threads=job.plan.execution.native, report=report)
+        train_blocks(train_one, blocks, workers=self.workers, threads=job.plan.execution.native, report=report)
         return {}
 
 
@@ -212,10 +202,10 @@ def _fill(workspace: Workspace | RemoteWorkspace, job: Job, place: Place, progre
     if not workspace.has(PARAMETERS):
         known[PARAMETERS] = place.once(job.device, train_parameters, job)
     blocks = configuration.blocks(job.documents.unit_count)
-    missing = [number for number, block in enumerate(blocks) if not workspace.has(block.file)]
+    missing = [block for block in blocks if not workspace.has(block.file)]
     steps = len(job.documents) * configuration.training.epochs
     total = sum(block.stop - block.start for block in blocks) * steps
-    done = total - sum(blocks[number].stop - blocks[number].start for number in missing) * steps
+    done = total - sum(block.stop - block.start for block in missing) * steps
     progress(done, total)
 
     def report(work: int) -> None:

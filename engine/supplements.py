@@ -1,14 +1,8 @@
 """Models retrained after an artifact was built, kept beside it: its supplement.
 
 An artifact never changes. What is retrained later, for a pinned subset or a verification, goes into a directory of its
-own, ``<artifact>.anchors``, with one small safetensors file a deletion set:
-
-    parameters    [P], the trained parameters, flat, in the order of `ModelConfiguration.shapes`, as trained
-    units         [|D|], int64, ascending: the deletion set
-    metadata      `format`, `format_version`, `artifact` (its checksum), `sha256` (of units and parameters)
-
-The file's name is the SHA-256 of artifact and deletion set, so a set is retrained once, whoever asks. A file gets its
-name once it is on disk, and what it holds follows from its name, to rounding: several processes may add at once.
+own, ``<artifact>.anchors``, with one small file a deletion set (`engine.supplement_file`). A file gets its name once it
+is on disk, and what it holds follows from its name, to rounding: several processes may add at once.
 
 What is damaged or foreign is left out, and said: in the log, and in `Supplement.damaged`. It never keeps the artifact
 from serving, and adding its deletion set again replaces it.
@@ -21,8 +15,6 @@ and what is removed goes from both.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import math
 import os
@@ -39,7 +31,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from engine.documents import Documents
-from engine.errors import ArtifactError, ConfigurationError, DeletionSetError, QuestionError, StoreError
+from engine.errors import ArtifactError, ConfigurationError, QuestionError, StoreError
 from engine.locations import PATIENCE_SECONDS, ObjectStore
 from engine.measure import Measurement, measure_models
 from engine.model import matrices
@@ -47,15 +39,12 @@ from engine.question import check_units
 from engine.retrain import Retrain
 from engine.retrain import retrain as retrain_here
 from engine.store import Artifact, save_tensors
+from engine.supplement_file import ENDING, contents, file_name, read_file
 from engine.train import Progress
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = "neverseen-supplement"
-FORMAT_VERSION: Final = "1"
-
 _SUFFIX: Final = ".anchors"
-_ENDING: Final = ".safetensors"
 _DRAFT_SECONDS: Final = 3600.0
 """From which age on a draft was left by a process that was killed."""
 
@@ -112,7 +101,7 @@ def read(artifact: Artifact) -> Supplement:
     found: list[tuple[tuple[int, ...], Tensor]] = []
     damaged: list[str] = []
     try:
-        paths = [path for path in directory_of(artifact).iterdir() if path.suffix == _ENDING]
+        paths = [path for path in directory_of(artifact).iterdir() if path.suffix == ENDING]
     except FileNotFoundError:
         paths = []
     except OSError as error:
@@ -120,7 +109,7 @@ def read(artifact: Artifact) -> Supplement:
         damaged.append(f"its directory can't be read: {error.strerror}.")
     for path in sorted(paths):
         try:
-            found.append(_load(artifact, path))
+            found.append(read_file(artifact, path))
         except ArtifactError as error:
             damaged.append(str(error))
     for message in damaged:
@@ -138,7 +127,7 @@ def read(artifact: Artifact) -> Supplement:
 def contains(artifact: Artifact, units: Sequence[int]) -> bool:
     """Whether the model without these units is there, and sound."""
     try:
-        _load(artifact, _place(artifact, units))
+        read_file(artifact, _place(artifact, units))
     except ArtifactError:
         return False
     return True
@@ -211,8 +200,8 @@ def synchronise(path: Path, url: str, *, patience_seconds: float = PATIENCE_SECO
         OSError: a file can't be removed.
     """
     store, directory = store_at(url, patience_seconds=patience_seconds), directory_at(path)
-    there = {name: entry.bytes for name, entry in store.entries().items() if name.endswith(_ENDING)}
-    here = {file.name: file.stat().st_size for file in directory.glob(f"*{_ENDING}")}
+    there = {name: entry.bytes for name, entry in store.entries().items() if name.endswith(ENDING)}
+    here = {file.name: file.stat().st_size for file in directory.glob(f"*{ENDING}")}
     missing = [name for name, size in there.items() if here.get(name) != size]
     if missing:
         _make(directory)
@@ -242,9 +231,9 @@ def refresh(artifact: Artifact, *, patience_seconds: float = PATIENCE_SECONDS) -
     """
     if artifact.origin is None:
         return
-    for file in directory_of(artifact).glob(f"*{_ENDING}"):
+    for file in directory_of(artifact).glob(f"*{ENDING}"):
         try:
-            _load(artifact, file)
+            read_file(artifact, file)
         except ArtifactError:
             file.unlink(missing_ok=True)
     synchronise(artifact.path, artifact.origin, patience_seconds=patience_seconds)
@@ -261,11 +250,11 @@ def share(artifact: Artifact) -> int:
     assert artifact.origin is not None
     store, count = store_at(artifact.origin), 0
     there = store.names()
-    for file in sorted(directory_of(artifact).glob(f"*{_ENDING}")):
+    for file in sorted(directory_of(artifact).glob(f"*{ENDING}")):
         if file.name in there:
             continue
         try:
-            _load(artifact, file)
+            read_file(artifact, file)
         except ArtifactError as error:
             logger.warning("Not put into the store: %s", error)
             continue
@@ -321,7 +310,8 @@ def _affected(directory: Path, gone: frozenset[int]) -> list[str]:
                 of = (opened.metadata() or {}).get("artifact", "")
         except (SafetensorError, OSError, ValueError):
             without, of = (), ""
-        if gone & frozenset(without) or (file.name != _name(of, without) and (file.suffix == _ENDING or not without)):
+        misnamed = file.name != file_name(of, without)
+        if gone & frozenset(without) or (misnamed and (file.suffix == ENDING or not without)):
             affected.append(file.name)
     return affected
 
@@ -353,7 +343,7 @@ def retrained_values(
         QuestionError: a measurement that can't be made, or that isn't finite.
     """
     (path,) = add(artifact, documents, [units], device=device, progress=progress)
-    _, model = _load(artifact, path)
+    _, model = read_file(artifact, path)
     configuration = artifact.manifest.configuration.model
     parameters = matrices(configuration, model[None])
     values: list[Value] = [measure_models(one, configuration, parameters)[0].tolist() for one in measurements]
@@ -368,23 +358,12 @@ def _canonical(units: Sequence[int]) -> tuple[int, ...]:
 
 
 def _place(artifact: Artifact, units: Sequence[int]) -> Path:
-    return directory_of(artifact) / _name(artifact.checksum, units)
-
-
-def _name(checksum: str, units: Sequence[int]) -> str:
-    content = json.dumps([checksum, _canonical(units)])
-    return hashlib.sha256(content.encode()).hexdigest() + _ENDING
+    return directory_of(artifact) / file_name(artifact.checksum, units)
 
 
 def _save(artifact: Artifact, units: tuple[int, ...], model: Tensor) -> None:
     path = _place(artifact, units)
-    tensors = {"parameters": model, "units": torch.tensor(units, dtype=torch.int64)}
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "artifact": artifact.checksum,
-        "sha256": _digest(tensors["units"], model),
-    }
+    tensors, metadata = contents(artifact, units, model)
     _make(path.parent)
     if artifact.origin is None:
         # Named apart from what another process may write at the same time.
@@ -407,44 +386,3 @@ def _touch(directory: Path) -> None:
     """Change the stamp: the system's clock of files is coarse, and two changes would be one."""
     with contextlib.suppress(PermissionError):  # only the owner may set it
         os.utime(directory, ns=(time.time_ns(),) * 2)
-
-
-def _load(artifact: Artifact, path: Path) -> tuple[tuple[int, ...], Tensor]:
-    """Deletion set and parameters of a file.
-
-    Raises:
-        ArtifactError: it is missing, damaged, foreign, or of another format version.
-    """
-    name = f"{path.name[:12]}…"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{name} isn't a readable safetensors file.") from error
-    if metadata.get("format") != FORMAT or tensors.keys() != {"parameters", "units"}:
-        raise ArtifactError(f"{name} isn't a file of a supplement.")
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{name} has format version {metadata.get('format_version')!r}; this release reads {FORMAT_VERSION}."
-        )
-    if metadata.get("artifact") != artifact.checksum:
-        raise ArtifactError(f"{name} belongs to another artifact.")
-    model, units = tensors["parameters"], tensors["units"]
-    configuration = artifact.manifest.configuration
-    if (model.shape, model.dtype) != ((configuration.model.parameter_count,), configuration.torch_dtype):
-        raise ArtifactError(f"{name} doesn't hold the parameters of the artifact's model.")
-    if metadata.get("sha256") != _digest(units, model):
-        raise ArtifactError(f"{name} doesn't have its SHA-256: damaged.")
-    numbers = tuple(units.tolist())
-    try:
-        check_units(numbers, artifact.manifest.plan.source.units)
-    except DeletionSetError as error:
-        raise ArtifactError(f"{name} isn't about a deletion set: {error}") from error
-    if path.name != _place(artifact, numbers).name:
-        raise ArtifactError(f"{name} doesn't have the name of its deletion set.")
-    return numbers, model
-
-
-def _digest(units: Tensor, model: Tensor) -> str:
-    return hashlib.sha256(units.numpy().tobytes() + model.numpy().tobytes()).hexdigest()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.blocks import Job, execution, train_and_save
-from engine.configuration import SketchConfiguration
+from engine.configuration import Block, SketchConfiguration
 from engine.connection import load_ray
 from engine.devices import torch_device
 from engine.documents import Documents
@@ -20,7 +20,7 @@ from engine.native.library import library
 from engine.retrain import retrain
 from engine.store import PARAMETERS, File
 from engine.threads import use_one_thread
-from engine.workers import Report
+from engine.workers import Report, as_progress
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -101,25 +101,24 @@ def call(function: Callable[..., Result], arguments: tuple[object, ...], report:
     return function(*arguments)
 
 
-def train_block(job: Job, number: int, report: Report) -> File:
-    """Train the block of a number, and write it, unless it is there.
+def train_block(job: Job, block: Block, report: Report) -> File:
+    """Train a block, and write it, unless it is there.
 
     Raises:
         ConfigurationError: the node can't train as the others do, or doesn't see the artifact; what training refuses.
         ArtifactError: the block can't be written.
     """
-    configuration, units = job.plan.configuration, job.documents.unit_count
-    finished = job.files.find(configuration.blocks(units)[number].file)
+    finished = job.files.find(block.file)
     if finished is not None:
         return finished
-    if job.plan.execution.native and not execution(configuration, torch_device(job.device), 0).native:
+    if job.plan.execution.native and not execution(job.plan.configuration, torch_device(job.device), 0).native:
         raise _without_native_code()
     if job.files.find(PARAMETERS) is None:
         raise ConfigurationError(
             f"The node {_node()} doesn't see the directory in which the artifact grows: it must be one that all "
             "machines of the cluster share, at the same path, or a URL of an object store."
         )
-    return train_and_save(job, number, report)
+    return train_and_save(job, block, report)
 
 
 def retrain_part(
@@ -143,15 +142,8 @@ def retrain_part(
     documents, configuration, batch, device, native = shared
     if native and lanes(configuration, device) is None:
         raise _without_native_code()
-    reported = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal reported
-        report(done - reported)
-        reported = done
-
     models = retrain(
-        documents, configuration, deletion_sets, batch=batch, device=device, native=native, progress=progress
+        documents, configuration, deletion_sets, batch=batch, device=device, native=native, progress=as_progress(report)
     )
     return torch.cat([matrix.flatten(1) for matrix in models.values()], dim=1).cpu()
 

@@ -17,10 +17,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection, wait
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from engine.errors import EngineError, WorkerError
 from engine.threads import cores, one_thread, use_one_thread
+from engine.train import Progress
 
 WORTHWHILE_WORK = 20_000
 """Direction·steps from which a second process saves more than the seconds that it takes to start; a thread takes none,
@@ -29,8 +30,22 @@ but then it saves next to nothing either."""
 Report: TypeAlias = Callable[[int], None]
 """Called with the direction·steps that were just done."""
 
-TrainBlock: TypeAlias = Callable[[int, Report], object]
-"""Trains the block of a number and writes it; reports as it goes on. What it returns isn't looked at."""
+Part = TypeVar("Part")
+
+TrainBlock: TypeAlias = Callable[[Part, Report], object]
+"""Trains a block and writes it; reports as it goes on. What it returns isn't looked at."""
+
+
+def as_progress(report: Report) -> Progress:
+    """What takes the steps done so far and all of them, and reports those that were done since."""
+    reported = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal reported
+        report(done - reported)
+        reported = done
+
+    return progress
 
 
 def worker_count(work: int, *, device: str) -> int:
@@ -38,18 +53,20 @@ def worker_count(work: int, *, device: str) -> int:
     return cores() if device == "cpu" and work >= WORTHWHILE_WORK else 1
 
 
-def shares(numbers: Sequence[int], workers: int) -> list[Sequence[int]]:
+def shares(blocks: Sequence[Part], workers: int) -> list[Sequence[Part]]:
     """Which blocks each worker trains, one after the other; at most as many workers as blocks."""
-    workers = max(1, min(workers, len(numbers)))
-    return [numbers[worker::workers] for worker in range(workers)]
+    workers = max(1, min(workers, len(blocks)))
+    return [blocks[worker::workers] for worker in range(workers)]
 
 
-def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, threads: bool, report: Report) -> None:
+def train_blocks(
+    train: TrainBlock[Part], blocks: Sequence[Part], *, workers: int, threads: bool, report: Report
+) -> None:
     """Train all blocks.
 
     Args:
         train: trains one; it is pickled for worker processes.
-        numbers: of the blocks.
+        blocks: of any kind; they are pickled, too.
         workers: how many blocks are trained at the same time; 1 trains here.
         threads: whether workers are threads, and not processes.
         report: called as the work goes on, by one worker at a time.
@@ -58,14 +75,14 @@ def train_blocks(train: TrainBlock, numbers: Sequence[int], *, workers: int, thr
         EngineError: what a block's training refuses; the first one ends all workers.
         WorkerError: a worker was killed.
     """
-    parts = shares(numbers, workers)
+    parts = shares(blocks, workers)
     if len(parts) == 1:
         with one_thread():
-            for number in numbers:
-                train(number, report)
+            for block in blocks:
+                train(block, report)
         return
     if threads:
-        _train_in_threads(train, numbers, len(parts), report)
+        _train_in_threads(train, blocks, len(parts), report)
         return
     context = multiprocessing.get_context("spawn")  # a forked child would inherit threads' locks
     processes, pipes = [], []
@@ -94,7 +111,7 @@ class _CancelledError(Exception):
     """Raised in a thread to leave its block."""
 
 
-def _train_in_threads(train: TrainBlock, numbers: Sequence[int], workers: int, report: Report) -> None:
+def _train_in_threads(train: TrainBlock[Part], blocks: Sequence[Part], workers: int, report: Report) -> None:
     lock, cancelled = threading.Lock(), threading.Event()
 
     def report_alone(work: int) -> None:
@@ -105,7 +122,7 @@ def _train_in_threads(train: TrainBlock, numbers: Sequence[int], workers: int, r
 
     with one_thread(), ThreadPoolExecutor(workers) as pool:
         try:
-            for future in as_completed([pool.submit(train, number, report_alone) for number in numbers]):
+            for future in as_completed([pool.submit(train, block, report_alone) for block in blocks]):
                 future.result()
         except BaseException:  # Ctrl-C too: the others stop at their next report
             cancelled.set()
@@ -129,12 +146,12 @@ def _listen(pipes: list[Connection], report: Report) -> None:
             report(message)
 
 
-def _work(train: TrainBlock, numbers: Sequence[int], sending: Connection) -> None:
+def _work(train: TrainBlock[Part], blocks: Sequence[Part], sending: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
     use_one_thread()
     try:
-        for number in numbers:
-            train(number, sending.send)
+        for block in blocks:
+            train(block, sending.send)
     except EngineError as error:
         sending.send(error)
     except BrokenPipeError:

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from engine.copies import Address
 from engine.errors import ShardLostError
 from engine.holdings import Part
 from engine.resident import ResidentSketch
-from engine.shards import Place, Shard, Shards
+from engine.shard import Shard
+from engine.shards import Shards
 from engine.store import PARAMETERS, Artifact
 
 FOREVER: Final = 2**40
@@ -71,7 +73,7 @@ class Service:
     shards: Shards
     sketch: ResidentSketch
     alone: ResidentSketch
-    place: Place
+    address: Address
 
     def look(self) -> None:
         """Until nothing is being loaded."""
@@ -85,13 +87,13 @@ class Service:
 def served(artifact: Artifact, count: int, *, least_share: float = 0.5) -> Iterator[Service]:
     processes = Processes(count)
     shards = Shards(processes, least_share=least_share)
-    place = Place(path=artifact.path, checksum=artifact.checksum)
-    opened = place.open(files={PARAMETERS})
+    address = Address(path=artifact.path, checksum=artifact.checksum)
+    opened = address.open(files={PARAMETERS})
     yield Service(
         processes=processes,
         shards=shards,
-        sketch=ResidentSketch(opened, holdings=shards.hold(place, opened)),
+        sketch=ResidentSketch(opened, holdings=shards.hold(address, opened)),
         alone=ResidentSketch(artifact),
-        place=place,
+        address=address,
     )
     processes.pool.shutdown(wait=False)

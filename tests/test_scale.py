@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from app import catalog
 from app.tables import Dataset
 from engine.configuration import SketchConfiguration
+from engine.copies import Address
 from engine.directions import directions, overlaps
 from engine.documents import Documents
 from engine.estimate import prepare
@@ -30,7 +31,7 @@ from engine.measure import Measurement, targets
 from engine.model import ModelConfiguration
 from engine.native.library import library
 from engine.resident import ResidentSketch
-from engine.shards import Place, Shard
+from engine.shard import Shard
 from engine.sketch import build
 from engine.sphere import term_samples
 from engine.store import PARAMETERS, Artifact, read_tensors
@@ -126,7 +127,7 @@ def test_shards_send_the_numbers_of_the_law(built: tuple[Size, Artifact]) -> Non
     sent = 0
     for number in range(3):
         shard = Shard(Part(number, 3), device="cpu", resident_bytes=2**30)
-        shard.load(Place(path=artifact.path, checksum=artifact.checksum))
+        shard.load(Address(path=artifact.path, checksum=artifact.checksum))
         along, on_axes, models = shard.measure(artifact.checksum, [text])
         sent += sum(higher.nbytes for kind in (along, on_axes) if kind is not None for _, higher in kind)
         sent += sum(constant.nbytes for constant, _ in models or ())

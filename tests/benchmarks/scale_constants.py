@@ -33,6 +33,7 @@ from engine import supplements
 from engine.bench import Figure
 from engine.blocks import block_tensors, execution
 from engine.configuration import BlockKind, SketchConfiguration
+from engine.copies import fetch
 from engine.data import census_names
 from engine.directions import directions
 from engine.documents import Documents
@@ -40,7 +41,7 @@ from engine.estimate import prepare
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.question import Question
-from engine.remote import fetch, upload
+from engine.remote import upload
 from engine.resident import ResidentSketch
 from engine.sketch import build
 from engine.threads import cores, one_thread

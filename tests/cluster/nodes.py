@@ -21,8 +21,10 @@ from torch import Tensor
 
 from engine.blocks import Job
 from engine.cluster import Cluster
-from engine.store import BlockFiles, File
+from engine.configuration import Block
+from engine.store import File
 from engine.workers import Report
+from engine.workspace import BlockFiles
 
 ROOT: Final = Path(__file__).parent.parent.parent
 MARK: Final = "NEVERSEEN_TESTS_MARK"
@@ -211,10 +213,10 @@ class Counted:
         """As the cluster."""
         return self._cluster.once(device, function, *arguments)
 
-    def train_blocks(self, job: Job, numbers: Sequence[int], *, report: Report) -> Mapping[str, File]:
+    def train_blocks(self, job: Job, blocks: Sequence[Block], *, report: Report) -> Mapping[str, File]:
         """As the cluster."""
         counted = replace(job, files=CountedFiles(job.files, self._log))
-        return self._cluster.train_blocks(counted, numbers, report=report)
+        return self._cluster.train_blocks(counted, blocks, report=report)
 
     def count(self, what: str) -> Counter[str]:
         """How often each file was "begun" or "saved"."""

@@ -32,16 +32,17 @@ from app.tables import SketchVersion
 from engine import supplements
 from engine.cluster import Cluster, connected
 from engine.configuration import SketchConfiguration
+from engine.copies import fetch
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, WorkerError
 from engine.evaluate import evaluate, random_sets
 from engine.measure import Measurement
-from engine.remote import fetch
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import build, direction_steps
-from engine.store import Artifact, BlockFiles, File, open_artifact
+from engine.store import Artifact, File, open_artifact
 from engine.tasks import lanes
+from engine.workspace import BlockFiles
 from tests.cluster.nodes import MARK, ROOT, Counted, Nodes, processes, wait_until
 from tests.stores import Proxy, bucket_behind
 
@@ -261,10 +262,10 @@ class FullFiles:
 class OnFullDisk(Counted):
     """A cluster where a block can't be written."""
 
-    def train_blocks(self, job, numbers, *, report):  # type: ignore[no-untyped-def]
+    def train_blocks(self, job, blocks, *, report):  # type: ignore[no-untyped-def]
         """As the cluster."""
         full = dataclasses.replace(job, files=FullFiles(job.files, "directions-00000.safetensors"))
-        return super().train_blocks(full, numbers, report=report)
+        return super().train_blocks(full, blocks, report=report)
 
 
 def test_what_a_block_refuses_ends_the_build_and_the_next_one_goes_on(

@@ -12,9 +12,9 @@ from engine.configuration import SketchConfiguration
 from engine.cost import BlockRate, Rates, blocks_seconds, estimate_cost, expected_accuracy
 from engine.documents import Documents
 from engine.sketch import build
-from engine.store import finished_files
 from engine.terminal import rough_duration
 from engine.train import schedule
+from engine.workspace import finished_files
 
 RATES = Rates(
     kinds={

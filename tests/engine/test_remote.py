@@ -16,28 +16,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from engine.configuration import SketchConfiguration
+from engine.copies import fetch
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, StoreError
 from engine.locations import Location, ObjectStore
-from engine.remote import (
-    Published,
-    RemoteWorkspace,
-    fetch,
-    find_published,
-    open_workspace,
-    upload,
-)
+from engine.remote import Published, RemoteWorkspace, find_published, open_workspace, upload
 from engine.sketch import build
-from engine.store import (
-    MANIFEST,
-    PARAMETERS,
-    Artifact,
-    File,
-    Workspace,
-    open_artifact,
-    read_tensors,
-    serialised_manifest,
-)
+from engine.store import MANIFEST, PARAMETERS, Artifact, File, open_artifact, read_tensors, serialised_manifest
+from engine.workspace import Workspace
 from tests.stores import Proxy, bucket_behind, new_clients
 
 

@@ -16,13 +16,15 @@ import torch
 
 from engine import shards as sharding
 from engine.configuration import SketchConfiguration
+from engine.copies import Address
 from engine.counterfactual import counterfactual_model
 from engine.documents import Documents
 from engine.errors import ArtifactError, ShardsAwayError
 from engine.holdings import WHOLE, Part, files_of
 from engine.measure import Measurement
 from engine.question import Prediction, Question
-from engine.shards import Place, Shard, Shards
+from engine.shard import Shard
+from engine.shards import Shards
 from engine.sketch import build
 from engine.sphere import SphereEstimator
 from engine.stability import stability
@@ -107,7 +109,7 @@ def test_each_shard_reads_the_files_of_its_part_and_holds_nothing_else(everythin
     assert set().union(*parts) == files_of(configuration, units, WHOLE) == everything.manifest.files.keys()
     assert all(len(files) < len(everything.manifest.files) for files in parts)
     with served(everything, 4) as service:
-        held = [shard.load(service.place) for shard in service.processes.shards if shard is not None]
+        held = [shard.load(service.address) for shard in service.processes.shards if shard is not None]
         assert [units for loaded in held for units in loaded.sets] == list(service.alone.retrained_sets)
 
 
@@ -237,12 +239,14 @@ def test_what_nobody_wants_any_more_is_let_go_of(
     monkeypatch.setattr(sharding, "FRESH_SECONDS", 0.0)
     processes = Processes(2)
     shards = Shards(processes, least_share=0.5)
-    kept, passing = (shards.hold(Place(path=one.path, checksum=one.checksum), one) for one in (directions, everything))
+    kept, passing = (
+        shards.hold(Address(path=one.path, checksum=one.checksum), one) for one in (directions, everything)
+    )
     shards.look()
     assert shards.holding(everything.checksum) == (0, 1)
     del passing
     shards.look()
-    assert shards.holding(kept.place.checksum) == (0, 1)
+    assert shards.holding(kept.address.checksum) == (0, 1)
     assert [shard.held() for shard in processes.shards if shard is not None] == [{directions.checksum}] * 2
 
 
@@ -271,12 +275,12 @@ def test_a_second_sketch_is_loaded_beside_the_first_whatever_both_take(
 ) -> None:
     processes = Processes(2)
     [largest, other] = sorted(
-        (Shards(processes, least_share=1).hold(place_of(one), one).nbytes for one in (directions, everything)),
+        (Shards(processes, least_share=1).hold(address_of(one), one).nbytes for one in (directions, everything)),
         reverse=True,
     )
     tight = Shards(Processes(2, resident_bytes=largest + other // 2), least_share=1)
-    held = [tight.hold(place_of(one), one) for one in (directions, everything)]  # the front lets go of one
-    assert all(tight.holding(one.place.checksum) == (0, 1) for one in held)
+    held = [tight.hold(address_of(one), one) for one in (directions, everything)]  # the front lets go of one
+    assert all(tight.holding(one.address.checksum) == (0, 1) for one in held)
 
 
 def test_an_unforeseen_error_of_a_load_leaves_the_others_looked_after(
@@ -310,7 +314,7 @@ def test_a_look_that_began_before_a_load_ended_takes_nothing_away(directions: Ar
             asked.set()
             loaded.wait(10)
 
-    first = shards.hold(place_of(directions), directions)
+    first = shards.hold(address_of(directions), directions)
     answers = processes.shards[1]
     assert answers is not None
     told = answers.held()
@@ -318,12 +322,12 @@ def test_a_look_that_began_before_a_load_ended_takes_nothing_away(directions: Ar
     looking = threading.Thread(target=shards.look)
     looking.start()
     asked.wait(10)
-    second = shards.hold(place_of(everything), everything)
+    second = shards.hold(address_of(everything), everything)
     processes.shards[1] = Told(told)
     loaded.set()
     looking.join()
     processes.shards[1] = answers
-    assert [shards.holding(one.place.checksum) for one in (first, second)] == [(0, 1), (0, 1)]
+    assert [shards.holding(one.address.checksum) for one in (first, second)] == [(0, 1), (0, 1)]
 
 
 class Told(Shard):
@@ -337,27 +341,27 @@ class Told(Shard):
         return self._told
 
 
-def place_of(artifact: Artifact) -> Place:
-    return Place(path=artifact.path, checksum=artifact.checksum)
+def address_of(artifact: Artifact) -> Address:
+    return Address(path=artifact.path, checksum=artifact.checksum)
 
 
 def test_a_part_that_takes_too_much_memory_is_refused(directions: Artifact) -> None:
     shards = Shards(Processes(2, resident_bytes=10), least_share=0.5)
     with pytest.raises(ArtifactError, match="more shards take less each"):
-        shards.hold(Place(path=directions.path, checksum=directions.checksum), directions)
+        shards.hold(Address(path=directions.path, checksum=directions.checksum), directions)
 
 
 def test_a_damaged_file_is_refused_by_the_shard_that_needs_it(
     documents: Documents, configuration: SketchConfiguration, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifact = build(documents, configuration, tmp_path / "sketch")
-    place = Place(path=artifact.path, checksum=artifact.checksum)
+    address = Address(path=artifact.path, checksum=artifact.checksum)
     last = artifact.path / configuration.blocks(12)[-1].file
     content = last.read_bytes()
     last.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     shards = Shards(Processes(2), least_share=0.5)
     with pytest.raises(ArtifactError, match="SHA-256"):
-        shards.hold(place, artifact)
+        shards.hold(address, artifact)
     last.write_bytes(content)
     with served(artifact, 2) as service:
         last.write_bytes(content[:-1])

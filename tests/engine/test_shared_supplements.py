@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine.configuration import SketchConfiguration
+from engine.copies import fetch
 from engine.documents import Documents
 from engine.errors import StoreError
-from engine.remote import fetch, upload
+from engine.remote import upload
 from engine.sketch import build
 from engine.store import Artifact
 from engine.supplements import add, contains, directory_of, read, refresh, remove, share, stamp, store_at, synchronise

@@ -250,7 +250,7 @@ ADDING_PROCESS = """
 import sys
 from pathlib import Path
 from engine.documents import Documents
-from engine.store import open_artifact
+from engine.store import (open_artifact)
 from engine.supplements import add
 from engine.threads import use_one_thread
 use_one_thread()
