@@ -285,7 +285,7 @@ def test_a_block_that_came_damaged_is_fetched_once_more(place: str, artifact: Ar
             if "once more" in record.getMessage():
                 store.write(PARAMETERS, sound)
 
-    handler, logger = Repaired(), logging.getLogger("engine.remote")
+    handler, logger = Repaired(), logging.getLogger("engine.copies")
     logger.addHandler(handler)
     try:
         assert fetch(place, tmp_path / "copy").checksum == artifact.checksum
@@ -323,7 +323,7 @@ def test_a_manifest_that_names_other_places_writes_nothing_there(
 def test_several_who_fetch_at_once_fetch_once(
     place: str, artifact: Artifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "engine.remote")
+    caplog.set_level("INFO", "engine.copies")
     checksums: list[str] = []
 
     def get() -> None:

@@ -236,7 +236,7 @@ def test_a_sketch_with_axes_answers_what_it_measured_before_and_waits_with_the_r
 def test_what_nobody_wants_any_more_is_let_go_of(
     directions: Artifact, everything: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharding, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("engine.shard.FRESH_SECONDS", 0.0)
     processes = Processes(2)
     shards = Shards(processes, least_share=0.5)
     kept, passing = (
