@@ -13,13 +13,17 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 FIDES := .venv-fides
 FIDES_PACKAGE := ethyca-fides==2.78.2
 FIDES_PYTHON ?= python3.12 python3.11 python3
+# What the explorer's tests check accessibility with; the tests name the browsers that they find, too.
+AXE := axe-core@4.14.1
+BROWSERS := chromium chromium-browser google-chrome
+SUDO ?= sudo
 # A catalog for the checks of the migrations.
 SCRATCH := $(VENV)/scratch.sqlite
 ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo serve test check lint test-cluster drills test-fides soak bench clean
+.PHONY: help setup demo serve test check lint browser test-cluster drills test-fides soak bench picture clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -49,6 +53,15 @@ lint: $(INSTALLED) ## the checks that run nothing: style, types, layers, migrati
 	$(call quietly,$(ON_SCRATCH) $(BIN)/alembic check)
 	@rm -f $(SCRATCH)*
 
+browser: $(INSTALLED) ## what the explorer's tests need: Chromium and axe-core; with Debian's packages, as root, where they are missing
+	@for browser in "$$CHROMIUM" $(BROWSERS); do command -v "$$browser" >/dev/null && exit; done; $(call install,chromium)
+	@[ ! -d /usr/share/fonts ] || find /usr/share/fonts -name '*.[ot]tf' | grep -q . || { $(call install,fonts-dejavu-core); }
+	@grep -qs '"version": "$(lastword $(subst @, ,$(AXE)))"' $(VENV)/axe/node_modules/axe-core/package.json || { \
+	    command -v npm >/dev/null || { $(call install,npm); } && \
+	    echo 'Installing $(AXE) into $(VENV)/axe' && \
+	    npm install --prefix $(VENV)/axe --loglevel error --no-audit --no-fund --ignore-scripts $(AXE) >/dev/null; \
+	}
+
 test-cluster: $(INSTALLED) ## builds and serving on Ray: several nodes on this machine, killed meanwhile; five minutes at most
 	$(BIN)/pytest --quiet -m 'cluster and not drill'
 
@@ -68,12 +81,24 @@ bench: $(INSTALLED) ## time the engine beside plain torch, the service over HTTP
 	@$(BIN)/python -m tests.benchmarks.cluster --output bench.jsonl
 	@$(BIN)/python -m tests.benchmarks.sharded --output bench.jsonl
 
+picture: $(INSTALLED) ## draw the README's picture of the explorer, from a demo that is built for it; needs what `make browser` installs
+	@$(BIN)/python -m tests.explorer.picture docs/figures/explorer.png
+
 clean: ## remove the environments, builds and caches; ./var with the catalog stays
 	rm -rf $(VENV) $(FIDES) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find app engine migrations tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Says what runs; what it prints only where it fails.
 quietly = @echo '$(1)'; said=$$($(1) 2>&1) || { echo "$$said"; exit 1; }
+
+# Installs one of Debian's packages, or says that somebody has to; commands for a shell.
+define install
+command -v apt-get >/dev/null || { echo '$(1) is needed: install it. CHROMIUM=/path says where a browser is.' >&2; exit 2; }; \
+    root=; [ "$$(id -u)" = 0 ] || root='$(SUDO)'; \
+    echo 'Installing $(1)'; \
+    $$root apt-get update -qq && \
+    $$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(1) >/dev/null
+endef
 
 # Ends with $$python being the first that is new enough and can make environments, or says what to install.
 define find_python

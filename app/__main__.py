@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.commands import attributions, audit, datasets, keys, predict, privacy, samples, serve, sketches, subsets
 from app.commands.backup import backup
+from app.commands.calibration import calibration
 from app.commands.demo import demo
 from app.commands.worker import worker
 from app.db import migrate
@@ -31,6 +32,7 @@ app.command()(demo)
 app.command()(serve.serve)
 app.command()(predict.predict)
 app.command()(attributions.attributions)
+app.command()(calibration)
 app.command()(samples.samples)
 app.command()(backup)
 app.command()(worker)

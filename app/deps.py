@@ -13,6 +13,7 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 from sqlalchemy.orm import Session
 
+from app.catalog.matching import MAX_PATTERN_LENGTH
 from app.db import transaction
 from app.guard import actor_of
 from app.names import NAME_PATTERN
@@ -75,6 +76,20 @@ SubsetFilter = Annotated[
 ]
 Contains = Annotated[
     str | None, Query(min_length=1, max_length=200, description="Only those with this substring; case counts.")
+]
+Matches = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=MAX_PATTERN_LENGTH,
+        description="Only those in which this regular expression of Python's finds a match; without contains.",
+    ),
+]
+NameContains = Annotated[
+    str | None,
+    Query(
+        alias="contains", min_length=1, max_length=200, description="Only those with this in their name; case counts."
+    ),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most items to answer.")]
 Offset = Annotated[int, Query(ge=0, le=_MAX_SQL_INTEGER, description="How many items to leave out before them.")]

@@ -16,6 +16,7 @@ from app import problems
 from app.access import Access, check_exposure
 from app.body_limit import BodyLimit
 from app.db import open_ready_database
+from app.explorer import page as explorer
 from app.lookup import Lookup
 from app.observation import TELEMETRY
 from app.openapi import DESCRIPTION, TAGS, Application
@@ -31,6 +32,7 @@ from app.routes import (
     attributions,
     audit,
     batch,
+    calibration,
     connections,
     datasets,
     deliveries,
@@ -88,6 +90,7 @@ def create_app(settings: Settings, *, shards: Shards | None = None) -> Applicati
     problems.install(app)
     for resource in _RESOURCES:
         app.include_router(resource.router)
+    explorer.install(app)
     return app
 
 
@@ -95,6 +98,7 @@ _RESOURCES = (
     predict,
     batch,
     attributions,
+    calibration,
     samples,
     verifications,
     datasets,

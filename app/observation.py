@@ -31,8 +31,6 @@ _UNROUTED: Final = "none"
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")
 _PAGES: Final = ("/docs", "/redoc")  # whose scripts come from elsewhere
 
-_SHEET: Final = "/evidence.html"  # a page with styles of its own
-
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -42,11 +40,6 @@ _NOTHING_ACTIVE: Final = (
     *_HEADERS,
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-)
-_STYLED: Final = (
-    *_HEADERS,
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 )
 _SECURE: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
@@ -74,13 +67,16 @@ class Observed:
         given = id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = given
         request_id.set(given)  # of this task alone, and until its end: the server logs crashes after us
-        headers = [(b"x-request-id", given.encode()), *_headers_of(scope)]
+        usual = _headers_of(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *headers]
+                own = message.get("headers", ())
+                said = {name for name, _ in own}  # a page may say otherwise
+                added = [header for header in usual if header[0] not in said]
+                message["headers"] = [*own, *added, (b"x-request-id", given.encode())]
             await send(message)
 
         try:
@@ -112,9 +108,9 @@ class Observed:
 
 
 def _headers_of(scope: Scope) -> Sequence[tuple[bytes, bytes]]:
-    """What every answer to such a request has."""
+    """What every answer to such a request has, unless it says otherwise."""
     path = scope["path"]
-    headers = _HEADERS if path.startswith(_PAGES) else _STYLED if path.endswith(_SHEET) else _NOTHING_ACTIVE
+    headers = _HEADERS if path.startswith(_PAGES) else _NOTHING_ACTIVE
     return (*headers, *_SECURE) if scope["scheme"] == "https" else headers
 
 

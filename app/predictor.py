@@ -21,10 +21,11 @@ from engine.errors import ArtifactError, ShardsAwayError, StoreError
 from engine.estimators import EstimatorName
 from engine.measure import Measurement, targets
 from engine.question import Distribution, Prediction, Question
+from engine.reliability import Reliability
 from engine.resident import ResidentSketch, table_cache
 from engine.shards import Shards
 from engine.sphere import Average
-from engine.store import PARAMETERS
+from engine.store import PARAMETERS, Manifest
 from engine.store import Artifact as OpenedArtifact
 
 logger = logging.getLogger(__name__)
@@ -204,6 +205,29 @@ class Predictor:
             ArtifactError, ShardsAwayError: as `load`.
         """
         return self._sketch(artifact).attribute(measurement, top=top, confidence=confidence, left_out=left_out)
+
+    def reliability(self, artifact: Artifact, *, measurement: Measurement, confidence: float) -> Reliability:
+        """How right the answers about a measurement would have been where the model was really retrained.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+            ArtifactError, ShardsAwayError: as `load`.
+        """
+        return self._sketch(artifact).reliability(measurement, confidence=confidence)
+
+    def manifest(self, artifact: Artifact) -> Manifest:
+        """What a version's artifact says of itself. Nothing is loaded for it.
+
+        Raises:
+            ArtifactError: it is missing, damaged or foreign; the message begins with its label.
+        """
+        resident = self._sketches.peek(artifact)
+        if resident is not None:
+            return resident.artifact.manifest
+        try:
+            return artifact.address.open(files=()).manifest
+        except ArtifactError as error:
+            raise type(error)(f"{artifact.label}: {error}") from error
 
     def draw_texts(
         self, artifact: Artifact, *, units: Sequence[int], count: int, seed: int, temperature: float, prompt: str

@@ -41,6 +41,7 @@ def serve(
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
     watched: Callable[[Door], None] = lambda _: None,
+    listening: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve the application until SIGTERM or SIGINT, and then finish the requests that are in flight.
 
@@ -52,6 +53,7 @@ def serve(
         tls_certificate: a file of PEM, the chain of the server; None serves without TLS.
         tls_key: a file of PEM, the certificate's key without a password.
         watched: handed the places for connections, to look at them.
+        listening: called once whoever connects is answered.
 
     Raises:
         ConfigurationError: certificate and key aren't both given, can't be read, or don't fit.
@@ -70,7 +72,7 @@ def serve(
             fitting,
         )
     gc.freeze()  # or each full collection looks through all that was imported, and nobody is answered meanwhile
-    server = HttpServer(app, settings.model_copy(update={"max_connections": fitting}), tls=tls)
+    server = HttpServer(app, settings.model_copy(update={"max_connections": fitting}), tls=tls, listening=listening)
     watched(server.door)
     server.run()
 
@@ -113,13 +115,21 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
 class HttpServer(uvicorn.Server):
     """uvicorn's server with connections of our own, and an end with exit code 0."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        *,
+        tls: ssl.SSLContext | None = None,
+        listening: Callable[[], None] = lambda: None,
+    ) -> None:
         """Opens nothing yet.
 
         Args:
             app: an ASGI application that has a start.
             settings: `host`, `port`, the times, and `max_connections`.
             tls: None for plain HTTP.
+            listening: called once it listens.
         """
         self._start = _Start(app)
         super().__init__(
@@ -140,7 +150,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self.door = Door(settings, self.server_state)
-        self._tls = tls
+        self._tls, self._listening = tls, listening
 
     @property
     def addresses(self) -> list[str]:
@@ -177,6 +187,7 @@ class HttpServer(uvicorn.Server):
         for address in self.addresses:
             _logger.info("Listening at %s", address)
         self.started = True
+        self._listening()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Finish what is in flight; a handshake isn't waited for."""

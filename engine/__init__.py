@@ -39,11 +39,14 @@ The map, in the order in which things use each other:
     interpolation   interactions between units from random directions, by a kernel system
     estimators      axes, pairs, hybrid, interpolation: from a table to values for many sets at once
     regression      their terms weighted as fits similar retrained sets
+    similarity      where deletion sets are, and how similar anchors are to a set
     sphere          the paper's estimator from random directions alone: standard errors, choice of degree
     calibration     which estimator had the least error at similar retrained sets, and what bar that gives
+    leave_one_out   what would have been answered at anchors, had they not been known
     question        what may be asked, and what comes back
     estimate        from question to answer: which estimator, which degree, what bar
     attribution     the units whose deletion changes a measurement most
+    reliability     how right answers about a measurement would have been where the truth is known
     supplement_file the file of a model that was retrained after an artifact was built
     supplements     these models, kept beside the artifact
     resident        sketches in memory that answer

@@ -9,15 +9,16 @@ coherent ones. Whether a set has *relatives*, anchors that share much of it, is 
 - One candidate learns from the anchors itself (`engine.regression`), from relatives most. What it says at an anchor,
   and the error there, leave this anchor out. (The choice doesn't listen to relatives more than to others: a lucky one
   would decide it.)
-- The bar. For each candidate a linear model of log |error| is fitted on features of a set (`_features`). The errors of
-  the anchors' own choices, divided by what the model (fitted without them) expected, are scores; the interval of an
-  answer is its expected error times a quantile of the scores of similar anchors. That is split conformal prediction
-  with a learned scale (Lei et al. 2018) by cross-validation, localised (Guan 2023).
+- The bar. For each candidate a linear model of log |error| is fitted on features of a set (`engine.similarity`). The
+  errors of the anchors' own choices, divided by what the model (fitted without them) expected, are scores; the interval
+  of an answer is its expected error times a quantile of the scores of similar anchors. That is split conformal
+  prediction with a learned scale (Lei et al. 2018) by cross-validation, localised (Guan 2023).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -29,36 +30,28 @@ from engine.estimators import Asked, Candidate, Estimates, allowed, candidates, 
 from engine.evidence import Table
 from engine.frame import Frame, product, relatives
 from engine.regression import LocalRegression
+from engine.similarity import (
+    CHOICE_BANDWIDTH,
+    TINY,
+    Places,
+    features,
+    places,
+    similarity,
+    wide_enough,
+)
 
 FOLDS = 8
-CHOICE_BANDWIDTH, BAR_BANDWIDTH = 0.4, 0.5
-"""Of the weights of anchors, in the units of `_places`. A choice between candidates listens to near ones only; a
-quantile needs many."""
-
-_ALIKE = 1.05
-"""A little more than the largest likeness, 1."""
 
 ONE_SIGMA = 0.6827
 """The share of normal errors within one standard deviation."""
 
-_RIDGE = 0.01
-_TINY = 1e-7
-"""Effects and errors below are rounding."""
+RIDGE = 0.01
+"""Of the fit of log |error|: what a weight costs, for each anchor, in the units of standardised features."""
 
-_FAINT = 1e-4
-"""The least weight of an anchor."""
+LEAST_SCALE = 1e-3
+"""Features that vary less count as if they varied so much."""
 
-_NEAREST = 4
-"""Anchors that an interval listens to however far they are. They are enough for a standard error; what so few can't
-tell, as a bar of 90%, is as wide as the worst of all anchors."""
-
-_LOCAL = slice(1, 4)
-"""Features that sets are compared by; they are the same for all values of a measurement."""
-
-_OFFSETS = np.array([math.e, 0, 0.1, 0.03, 0.1, _TINY, _TINY, _TINY, _TINY, _TINY])
-"""What is added to features before their logarithm is taken; of the first, that makes it one."""
-
-_HANDICAP = 0.1
+HANDICAP = 0.1
 """In log error: the regression answers where it is better by more, since it is noisier than its typical error says."""
 
 
@@ -78,25 +71,6 @@ class Scores(NamedTuple):
         """From the anchors' scores, [A, O]."""
         order = np.ascontiguousarray(scores.argsort(axis=0).T)
         return cls(ascending=np.take_along_axis(scores.T, order, axis=1), order=order)
-
-
-class Places(NamedTuple):
-    """Where the anchors are.
-
-    Attributes:
-        at: [A, L], as `_places`.
-        squares: their squared lengths, [A].
-    """
-
-    at: np.ndarray
-    squares: np.ndarray
-
-    def squared_distances(self, places: np.ndarray) -> np.ndarray:
-        """From the places of B sets, [B, L], to every anchor, [B, A]."""
-        apart = product(-2 * places, self.at.T)  # |p - a|² = |p|² - 2 p·a + |a|²
-        apart += self.squares
-        apart += np.add.reduce(places * places, axis=1, keepdims=True)
-        return apart
 
 
 class Options(NamedTuple):
@@ -166,7 +140,7 @@ class Calibration:
     def _prepared(self, asked: Asked) -> Options:
         chosen = allowed(self.candidates, asked, self.degree)
         rows = np.array([self.candidates.index(candidate) for candidate in chosen])
-        handicap = np.array([[_HANDICAP * (candidate.estimator == "regression")] for candidate in chosen])
+        handicap = handicaps(chosen)[:, None]
         of_anchors = rows[(self.typical[rows] + handicap).argmin(axis=0)]
         anchors = np.arange(len(of_anchors))
         return Options(
@@ -202,11 +176,7 @@ class Choice:
             QuestionError: a confidence that so few anchors can't tell.
         """
         count = len(self.similarity)
-        if confidence > count / (count + 1):
-            most = math.floor(1e4 * count / (count + 1)) / 1e4
-            raise QuestionError(
-                f"{count} anchors can't tell an interval of confidence {confidence}; at most {most:.4f}."
-            )
+        check_telling(count, confidence)
         ranks = [min(int(shares.searchsorted(confidence)), count - 1) for shares in self._shares]
         quantiles = [ascending[rank] for ascending, rank in zip(self.scores.ascending, ranks, strict=True)]
         return np.asarray(np.exp(self.expected + quantiles))
@@ -219,8 +189,37 @@ class Choice:
         return np.asarray(summed / (summed[:, -1:] + 1))
 
 
-def calibrate(table: Table, frame: Frame) -> Calibration:
-    """Learn from the anchors how wrong each candidate is.
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What the anchors are, for one measurement: all that is learned from. A anchors, O values, F features.
+
+    Attributes:
+        estimates: at the anchors.
+        truth: of the retrained models, [A, O].
+        effects: changes of the values by each unit alone, and their squares, [m, 2, O].
+        features: of the anchors, standardised, [A, O, F].
+        center: of the features, [O, F].
+        scale: of the features, [O, F].
+        places: of the anchors.
+        near: weights of the anchors for the choice at each other, [A, A]; none for itself.
+        regression: the candidate that learns from the anchors.
+        folds: in which each anchor is left out together with others, [A].
+    """
+
+    estimates: Estimates
+    truth: np.ndarray
+    effects: np.ndarray
+    features: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    places: Places
+    near: np.ndarray
+    regression: LocalRegression
+    folds: np.ndarray
+
+
+def lessons(table: Table, frame: Frame) -> Lessons:
+    """Look at the anchors; nothing is fitted yet.
 
     Args:
         table: of the measurement, with axes.
@@ -232,36 +231,68 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     singles = table.retrained[: frame.units] - table.baseline
     effects = np.stack([singles, singles**2], axis=1)
     estimates = Estimates(table, frame, sets)
-    features = _features(estimates, effects)
-    center, scale = features.mean(axis=0), features.std(axis=0, ddof=1)
+    found = features(estimates, effects)
+    center, scale = found.mean(axis=0), found.std(axis=0, ddof=1)
     center[:, 0], scale[:, 0] = 0, 1  # the constant stays one
-    scale = np.maximum(scale, 1e-3)
-    features = (features - center) / scale
-    at = _places(features, frame.anchor_likeness)
-    places = Places(at, np.sum(at**2, axis=1))
-    near = _similarity(places.squared_distances(at), CHOICE_BANDWIDTH**2)
+    scale = np.maximum(scale, LEAST_SCALE)
+    found = (found - center) / scale
+    at = Places.of(places(found, frame.anchor_likeness))
+    near = similarity(at.squared_distances(at.at), CHOICE_BANDWIDTH**2)
     np.fill_diagonal(near, 0)
-    regression = LocalRegression.of(_changes_in_both_links(estimates), truth - table.baseline)
-    found = candidates(table, frame)
-    values = [estimates.value(candidate) for candidate in found]
+    return Lessons(
+        estimates=estimates,
+        truth=truth,
+        effects=effects,
+        features=found,
+        center=center,
+        scale=scale,
+        places=at,
+        near=near,
+        regression=LocalRegression.of(_changes_in_both_links(estimates), truth - table.baseline),
+        folds=np.arange(len(sets)) // 2 % FOLDS,  # random and coherent sets take turns
+    )
+
+
+def all_candidates(estimates: Estimates) -> tuple[Candidate, ...]:
+    """What can answer where there are anchors; the regression is the last."""
+    found = candidates(estimates.table, estimates.frame)
+    return (*found, _whole(estimates)._replace(estimator="regression", readout="both"))
+
+
+def handicaps(among: Sequence[Candidate]) -> np.ndarray:
+    """What is added to the log errors of some candidates before they are compared, [N]."""
+    return np.array([HANDICAP * (candidate.estimator == "regression") for candidate in among])
+
+
+def calibrate(table: Table, frame: Frame) -> Calibration:
+    """Learn from the anchors how wrong each candidate is.
+
+    Args:
+        table: of the measurement, with axes.
+        frame: of the sketch.
+    """
+    known = lessons(table, frame)
+    estimates, near, regression = known.estimates, known.near, known.regression
+    found = all_candidates(estimates)
+    values = [estimates.value(candidate) for candidate in found[:-1]]
     values.append(_regressed(table, regression, near * frame.anchor_relatives, regression.inputs))
-    errors = np.log(np.abs(np.stack(values) - truth) + _TINY)
+    errors = log_errors(np.stack(values), known.truth)
     expected = np.empty_like(errors)
-    folds = np.arange(len(sets)) // 2 % FOLDS  # random and coherent sets take turns
     for fold in range(FOLDS):
-        held_out = folds == fold
-        expected[:, held_out] = _fitted(features[held_out], _ridge(features[~held_out], errors[:, ~held_out]))
+        held_out = known.folds == fold
+        weights = _ridge(known.features[~held_out], errors[:, ~held_out])
+        expected[:, held_out] = _fitted(known.features[held_out], weights)
     return Calibration(
-        candidates=(*found, _whole(estimates)._replace(estimator="regression", readout="both")),
+        candidates=found,
         degree=frame.degree,
         errors=errors,
         expected=expected,
         typical=product(near, errors.mean(axis=-1).T).T / near.sum(axis=1),
-        weights=_ridge(features, errors),
-        effects=effects,
-        places=places,
-        center=center,
-        scale=scale,
+        weights=_ridge(known.features, errors),
+        effects=known.effects,
+        places=known.places,
+        center=known.center,
+        scale=known.scale,
         regression=regression,
     )
 
@@ -278,17 +309,17 @@ def choose(calibration: Calibration, estimates: Estimates, asked: Asked) -> Choi
         QuestionError, DegreeError: as `allowed`.
     """
     options, likeness = calibration.options(asked), estimates.sets.likeness
-    features = (_features(estimates, calibration.effects) - calibration.center) / calibration.scale
-    apart = calibration.places.squared_distances(_places(features, likeness))
-    near = _similarity(apart, CHOICE_BANDWIDTH**2)
+    standardised = (features(estimates, calibration.effects) - calibration.center) / calibration.scale
+    apart = calibration.places.squared_distances(places(standardised, likeness))
+    near = similarity(apart, CHOICE_BANDWIDTH**2)
     best = int((options.errors @ near[0]).argmin())
     candidate = options.candidates[best]
     return Choice(
         candidate=candidate,
-        expected=np.add.reduce(features[0] * options.weights[best], axis=-1),
+        expected=np.add.reduce(standardised[0] * options.weights[best], axis=-1),
         scores=options.scores,
         kin=near * relatives(likeness) if candidate.estimator == "regression" else None,
-        similarity=_similarity(apart[0], _wide_enough(apart[0])),
+        similarity=similarity(apart[0], wide_enough(apart[0])),
     )
 
 
@@ -298,6 +329,22 @@ def chosen_values(calibration: Calibration, choice: Choice, estimates: Estimates
         return np.asarray(estimates.value(choice.candidate)[0])
     changes = _changes_in_both_links(estimates)
     return np.asarray(_regressed(estimates.table, calibration.regression, choice.kin, changes)[0])
+
+
+def check_telling(count: int, confidence: float) -> None:
+    """Refuse a confidence that so many anchors can't tell.
+
+    Raises:
+        QuestionError: it is beyond the largest score.
+    """
+    if confidence > count / (count + 1):
+        most = math.floor(1e4 * count / (count + 1)) / 1e4
+        raise QuestionError(f"{count} anchors can't tell an interval of confidence {confidence}; at most {most:.4f}.")
+
+
+def log_errors(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Log |error|, rounding counted in, of the shape of both together."""
+    return np.asarray(np.log(np.abs(values - truth) + TINY))
 
 
 def _whole(estimates: Estimates) -> Candidate:
@@ -315,67 +362,6 @@ def _regressed(table: Table, regression: LocalRegression, weights: np.ndarray, i
     return hold(table.measurement.kind, table.baseline + regression.changes(weights, inputs))
 
 
-def _places(features: np.ndarray, likeness: np.ndarray) -> np.ndarray:
-    """Where sets are, to be compared with others, [B, L], from standardised features [B, O, F] and likeness [B, A].
-
-    Log size, coherence and depletion, in standard deviations, and the log of how unlike the nearest relative is.
-    """
-    nearest = np.maximum.reduce(likeness, axis=1, keepdims=True)
-    return np.concatenate([features[:, 0, _LOCAL], np.log(_ALIKE - nearest)], axis=1)
-
-
-def _similarity(apart: np.ndarray, square_bandwidth: float) -> np.ndarray:
-    """Weights [B, A] of anchors for sets, from squared distances."""
-    weights = apart / (-2 * square_bandwidth)
-    np.exp(weights, out=weights)  # for many sets, another array would take longer than the arithmetic
-    return np.maximum(weights, _FAINT, out=weights)
-
-
-def _wide_enough(apart: np.ndarray) -> float:
-    """The squared bandwidth for an interval, from squared distances [A]: so many of the nearest are within it."""
-    nearest = min(_NEAREST, len(apart))
-    if np.count_nonzero(apart <= BAR_BANDWIDTH**2) >= nearest:  # as mostly: sorting takes far longer
-        return BAR_BANDWIDTH**2
-    return float(np.partition(apart, nearest - 1)[nearest - 1])
-
-
-def _features(estimates: Estimates, effects: np.ndarray) -> np.ndarray:
-    """What errors may grow with, of shape [B, O, F], as logarithms.
-
-    One; size; coherence of the changes of parameters; depletion, the largest share of a token's probability that is
-    estimated to go; coherence of the effects, their sum over the root of their squares; that root, which is a random
-    set's effect; the estimated effect; and how far candidates differ: by the orders above the first, by the link, and
-    by interactions where there are pairs.
-
-    Args:
-        estimates: at downweight 1.
-        effects: changes of the values by each unit alone, and their squares, [m, 2, O].
-    """
-    baseline, sets, degree = estimates.table.baseline, estimates.sets, estimates.frame.degree
-    summed = sets.total(effects)
-    spread = np.sqrt(summed[:, 1])
-    best, other = estimates.of_axes[:, degree, 0], estimates.of_axes[:, degree, 1]
-    first = estimates.of_axes[:, 1, 0]
-    relative = estimates.alone[:, degree, 0] / estimates.evidence.origin[0]
-    depletion = -np.minimum.reduce(relative, axis=1, keepdims=True)
-    pairs = estimates.evidence.pairs is not None
-    features = np.empty((*best.shape, len(_OFFSETS) if pairs else len(_OFFSETS) - 1))
-    features[..., 0] = 0
-    features[..., 1] = sets.sizes[:, None]
-    features[..., 2] = sets.coherence[:, None]
-    features[..., 3] = np.minimum(np.maximum(depletion, 0), 2)
-    features[..., 4] = summed[:, 0] / (spread + _TINY)
-    features[..., 5] = spread
-    features[..., 6] = best - baseline
-    features[..., 7] = best - first
-    features[..., 8] = best - other
-    if pairs:
-        features[..., 9] = best - estimates.value(Candidate("pairs", degree, 2, "probability"))
-    np.abs(features, out=features)
-    features += _OFFSETS[: features.shape[-1]]
-    return np.log(features, out=features)
-
-
 def _fitted(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """[C, A, O] by features [A, O, F] and weights [C, O, F]."""
     return np.asarray((features.swapaxes(0, 1) @ weights.transpose(1, 2, 0)).transpose(2, 1, 0))
@@ -384,7 +370,7 @@ def _fitted(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _ridge(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Weights [C, O, F] for targets [C, A, O] by features [A, O, F]."""
     inputs = features.transpose(1, 2, 0)  # [O, F, A]
-    penalty = _RIDGE * len(features) * np.eye(inputs.shape[1])
+    penalty = RIDGE * len(features) * np.eye(inputs.shape[1])
     penalty[0, 0] = 0  # the constant is no effect to shrink
     weights = np.linalg.solve(inputs @ inputs.swapaxes(1, 2) + penalty, inputs @ targets.transpose(2, 1, 0))
     return np.ascontiguousarray(weights.transpose(2, 0, 1))

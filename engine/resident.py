@@ -33,6 +33,7 @@ from engine.interpolation import MOST_DIRECTIONS, Interpolation
 from engine.measure import Measurement, targets
 from engine.model import matrices
 from engine.question import Distribution, Prediction, Question, check_units
+from engine.reliability import Reliability, reliability
 from engine.store import PARAMETERS, Artifact, open_artifact, read_tensors
 
 _Key: TypeAlias = tuple[str, int | None, tuple[range, ...], Measurement]
@@ -173,6 +174,16 @@ class ResidentSketch:
         """
         [(now, prepared)] = self._prepared([measurement])
         return attribute(prepared, now.frame, top=top, confidence=confidence, left_out=left_out)
+
+    def reliability(self, measurement: Measurement, *, confidence: float) -> Reliability:
+        """How right answers about a measurement would have been where the model was really retrained.
+
+        Raises:
+            QuestionError: of the kind that says what can't be answered.
+            ShardsAwayError: as `predict`.
+        """
+        [(now, prepared)] = self._prepared([measurement])
+        return reliability(prepared, now.frame, confidence=confidence)
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question

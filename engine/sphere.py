@@ -56,10 +56,30 @@ def term_samples(coefficients: np.ndarray, overlaps: np.ndarray, units: int) -> 
     return samples
 
 
-def derivative_norms(coefficients: np.ndarray, units: int) -> np.ndarray:
-    """‖T_r‖ of orders 1 … S by E N_r |y_r|² = ‖T_r‖², float64 of shape [S]."""
+def derivative_norms(coefficients: np.ndarray, units: int, *, remaining: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """‖T_r‖ of orders 1 … S by E N_r |y_r|² = ‖T_r‖², and standard errors of these norms.
+
+    The errors are those of independent directions. N_r |y_r|² has heavy tails at high orders: with few directions they
+    are too small as often as not, and the norms with them. Rows of a unitary matrix aren't independent: at order 1
+    their squares add up to the norm's exactly over a whole matrix, so that the error shrinks by the root of
+    `remaining`, to nothing where there are whole matrices only. At higher orders they repel each other less and less,
+    and the error that is given is somewhat too large.
+
+    Args:
+        coefficients: y_r(ψ_j), complex128 of shape [S, K], of at least two directions.
+        units: m.
+        remaining: factor on the variance of order 1's mean, as `directions.remaining_fraction`.
+
+    Returns:
+        float64 of shape [S], each.
+    """
     factors = np.array([float(dimension(units, r)) for r in range(1, len(coefficients) + 1)])
-    return np.asarray(np.sqrt(factors * np.mean(np.abs(coefficients) ** 2, axis=1)))
+    squares = factors[:, None] * np.abs(coefficients) ** 2
+    means = squares.mean(axis=1)
+    errors = squares.std(axis=1, ddof=1) / math.sqrt(squares.shape[1])
+    errors[0] *= math.sqrt(remaining)
+    norms = np.sqrt(means)
+    return norms, errors / np.maximum(2 * norms, 1e-300)  # of a root
 
 
 class SphereEstimator:

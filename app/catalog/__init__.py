@@ -32,6 +32,8 @@ from app.catalog.connections import (
     list_connections,
 )
 from app.catalog.datasets import (
+    ListedDocument,
+    ListedUnit,
     UnitDescription,
     add_dataset,
     describe_units,
@@ -55,6 +57,7 @@ from app.catalog.deletion import (
     Matching,
     ResolvedDeletion,
     SubsetRule,
+    names_of_deletion,
     resolve_named,
     resolve_units,
 )
@@ -179,6 +182,8 @@ __all__ = [
     "Forgotten",
     "HeldMembership",
     "Linked",
+    "ListedDocument",
+    "ListedUnit",
     "Matching",
     "Page",
     "Remaining",
@@ -270,6 +275,7 @@ __all__ = [
     "mark_used",
     "measurements_of",
     "named_locations",
+    "names_of_deletion",
     "names_of_units",
     "next_delivery_at",
     "next_request",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sqlalchemy import Select, and_, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.catalog.audit import record
-from app.catalog.pages import Page, existing, page, unique
+from app.catalog.membership import StoredMembership
+from app.catalog.pages import Page, batches, existing, page, unique
+from app.catalog.texts import containing, erased_numbers, matching_documents, of_dataset
 from app.errors import ConflictError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
 from app.tables import Dataset, Document, Subset, SubsetMember, Unit
 from engine.documents import Documents
-
-Row = TypeVar("Row", Document, Unit)
+from engine.errors import QuestionError
 
 
 def add_dataset(
@@ -111,12 +111,15 @@ def texts_of_units(session: Session, dataset: Dataset, numbers: Collection[int])
 
 def names_of_units(session: Session, dataset: Dataset, numbers: Collection[int]) -> list[str]:
     """The names of some units, by number; of erased ones none."""
-    query = (
-        select(Unit.name)
-        .where(Unit.dataset_id == dataset.id, Unit.number.in_(numbers), Unit.erased_at.is_(None))
-        .order_by(Unit.number)
-    )
-    return list(session.scalars(query))
+    names: list[str] = []
+    for batch in batches(sorted(numbers)):
+        query = (
+            select(Unit.name)
+            .where(Unit.dataset_id == dataset.id, Unit.number.in_(batch), Unit.erased_at.is_(None))
+            .order_by(Unit.number)
+        )
+        names.extend(session.scalars(query))
+    return names
 
 
 def list_datasets(session: Session, *, limit: int, offset: int) -> Page[Dataset]:
@@ -153,7 +156,96 @@ def erased_refusal(dataset: Dataset) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListedDocument:
+    """A document, as a list has it.
+
+    Attributes:
+        number: its place in training order, from 0.
+        unit_number: that of the unit that it belongs to.
+        unit: the unit's name.
+        text: of it.
+    """
+
+    number: int
+    unit_number: int
+    unit: str
+    text: str
+
+
 def list_documents(
+    session: Session,
+    dataset: Dataset,
+    *,
+    contains: str | None = None,
+    matches: str | None = None,
+    subset: Subset | None = None,
+    limit: int,
+    offset: int,
+) -> Page[ListedDocument]:
+    """Documents in training order: all, those that a text is found in, those that a subset deletes.
+
+    Erased ones are left out.
+
+    Args:
+        session: any transaction.
+        dataset: whose documents they are.
+        contains: a substring of their texts; case counts.
+        matches: instead, a regular expression of Python's that finds a match in them.
+        subset: that deletes them.
+        limit: the most documents of the page.
+        offset: how many come before it.
+
+    Raises:
+        QuestionError: both a substring and an expression are given.
+        InvalidTextError: one of them holds an unprintable character.
+        PatternError: the expression is unusable.
+    """
+    if contains is not None and matches is not None:
+        raise QuestionError("Documents are chosen by contains or by matches; give one of them.")
+    where = of_dataset(dataset)
+    if subset is not None:
+        where.append(Document.unit_number.in_(_members(subset)))
+    if matches is not None:
+        found = [number for number, _ in matching_documents(session, dataset, matches, *where)]
+        numbers = Page(items=found[offset : offset + limit], total=len(found), limit=limit, offset=offset)
+    else:
+        if contains is not None:
+            where.append(containing(Document.text, contains))
+        query = select(Document.number).where(*where).order_by(Document.number)
+        numbers = page(session, query, limit=limit, offset=offset)
+    items = [one for batch in batches(numbers.items) for one in _documents(session, dataset, batch)]
+    return Page(items=items, total=numbers.total, limit=limit, offset=offset)
+
+
+def _documents(session: Session, dataset: Dataset, numbers: Collection[int]) -> Iterator[ListedDocument]:
+    """The documents of some numbers with the names of their units, in training order; of erased ones none."""
+    query = (
+        select(Document.number, Document.unit_number, Unit.name, Document.text)
+        .join(Unit, and_(Unit.dataset_id == Document.dataset_id, Unit.number == Document.unit_number))
+        .where(Document.dataset_id == dataset.id, Document.number.in_(numbers), Unit.erased_at.is_(None))
+        .order_by(Document.number)
+    )
+    for number, unit_number, unit, text in session.execute(query):
+        yield ListedDocument(number=number, unit_number=unit_number, unit=unit, text=text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedUnit:
+    """A unit, as a list has it.
+
+    Attributes:
+        number: of it, from 0.
+        name: of it.
+        document_count: how many documents it has.
+    """
+
+    number: int
+    name: str
+    document_count: int
+
+
+def list_units(
     session: Session,
     dataset: Dataset,
     *,
@@ -161,31 +253,23 @@ def list_documents(
     subset: Subset | None = None,
     limit: int,
     offset: int,
-) -> Page[Document]:
-    """Documents in training order: all, those that contain a substring (case counts), those that a subset deletes.
+) -> Page[ListedUnit]:
+    """Units by number: all, those with a substring in their name (case counts), those that a subset deletes.
 
     Erased ones are left out.
+
+    Raises:
+        InvalidTextError: the substring holds an unprintable character.
     """
-    query = select(Document).where(Document.dataset_id == dataset.id).order_by(Document.number)
-    if dataset.erased_units:
-        query = query.where(Document.unit_number.not_in(erased_numbers(dataset)))
-    if contains is not None:
-        check_printable(contains, "substring")
-        # LIKE ignores case on SQLite and not on PostgreSQL; REPLACE is exact on both.
-        query = query.where(func.replace(Document.text, contains, "") != Document.text)
-    if subset is not None:
-        query = query.where(Document.unit_number.in_(_members(subset)))
-    return page(session, query, limit=limit, offset=offset)
-
-
-def list_units(
-    session: Session, dataset: Dataset, *, subset: Subset | None = None, limit: int, offset: int
-) -> Page[Unit]:
-    """Units by number; where a subset is given, only its members. Erased ones are left out."""
     query = select(Unit).where(Unit.dataset_id == dataset.id, Unit.erased_at.is_(None)).order_by(Unit.number)
+    if contains is not None:
+        query = query.where(containing(Unit.name, contains))
     if subset is not None:
         query = query.where(Unit.number.in_(_members(subset)))
-    return page(session, query, limit=limit, offset=offset)
+    found = page(session, query, limit=limit, offset=offset)
+    counts = StoredMembership(session, dataset).document_counts([unit.number for unit in found.items])
+    items = [ListedUnit(number=unit.number, name=unit.name, document_count=counts[unit.number]) for unit in found.items]
+    return Page(items=items, total=found.total, limit=limit, offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +309,6 @@ def describe_units(session: Session, dataset: Dataset, numbers: Collection[int])
 def list_erased_units(session: Session, dataset: Dataset) -> frozenset[int]:
     """The numbers of the units that were erased."""
     return frozenset(session.scalars(erased_numbers(dataset))) if dataset.erased_units else frozenset()
-
-
-def erased_numbers(dataset: Dataset) -> Select[int]:
-    """The query for the numbers of the units that were erased."""
-    return select(Unit.number).where(Unit.dataset_id == dataset.id, Unit.erased_at.is_not(None))
 
 
 def hold_dataset(session: Session, dataset_id: int) -> Dataset:

@@ -7,19 +7,20 @@ with at least one matching document. It is neither empty nor the whole dataset, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.catalog.matching import matching
+from app.catalog.datasets import names_of_units
 from app.catalog.membership import Membership, StoredMembership
 from app.catalog.pages import existing
-from app.errors import NotFoundError
-from app.names import check_printable, is_name, shown
-from app.tables import Dataset, Document, Subset, SubsetMember, Unit
+from app.catalog.texts import containing, matching_documents, of_dataset
+from app.errors import ConflictError, NotFoundError
+from app.names import is_name, shown
+from app.tables import Dataset, Document, Subset, SubsetMember
 from engine.errors import DeletionSetError
 
 
@@ -76,6 +77,7 @@ def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetR
     Raises:
         NotFoundError: an unknown subset or unit, or one that was erased.
         DeletionSetError: documents out of range, erased, repeated, or a part of a unit; nothing or everything deleted.
+        InvalidTextError: a substring or expression with an unprintable character.
         PatternError: an unusable regular expression.
     """
     stored = StoredMembership(session, dataset)
@@ -85,11 +87,9 @@ def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetR
         case BySubset(name):
             units = _units_of_subset(session, dataset, name)
         case Containing(substring):
-            check_printable(substring, "substring")
-            units = _units_where(session, dataset, lambda texts: [substring in text for text in texts])
+            units = _units_containing(session, dataset, substring)
         case Matching(pattern):
-            check_printable(pattern, "regular expression")
-            units = _units_where(session, dataset, lambda texts: matching(pattern, texts))
+            units = sorted({unit for _, unit in matching_documents(session, dataset, pattern)})
     return _resolved(stored, units)
 
 
@@ -104,6 +104,18 @@ def resolve_named(membership: Membership, delete: ByDocuments | ByUnits) -> Reso
             return _resolved(membership, _units_of_documents(membership, numbers))
         case ByUnits(names):
             return _resolved(membership, _units_of_names(membership, names))
+
+
+def names_of_deletion(session: Session, dataset: Dataset, deletion: ResolvedDeletion) -> list[str]:
+    """The names of the units of a deletion set, by number.
+
+    Raises:
+        ConflictError: some were erased since the set was resolved.
+    """
+    names = names_of_units(session, dataset, deletion.units)
+    if len(names) < len(deletion.units):
+        raise ConflictError("Units that were chosen were erased in this moment. Try again.")
+    return names
 
 
 def get_subset(session: Session, dataset: Dataset, name: str) -> Subset:
@@ -193,15 +205,9 @@ def _units_of_subset(session: Session, dataset: Dataset, name: str) -> list[int]
     return list(session.scalars(members.order_by(SubsetMember.unit_number)))
 
 
-def _units_where(session: Session, dataset: Dataset, choose: Callable[[Sequence[str]], Sequence[bool]]) -> list[int]:
-    rows = session.execute(
-        select(Document.text, Document.unit_number)
-        .join(Unit, and_(Unit.dataset_id == Document.dataset_id, Unit.number == Document.unit_number))
-        .where(Document.dataset_id == dataset.id, Unit.erased_at.is_(None))
-        .order_by(Document.number)
-    ).all()
-    chosen = choose([text for text, _ in rows])
-    return sorted({unit for (_, unit), is_chosen in zip(rows, chosen, strict=True) if is_chosen})
+def _units_containing(session: Session, dataset: Dataset, substring: str) -> list[int]:
+    query = select(Document.unit_number).where(*of_dataset(dataset), containing(Document.text, substring))
+    return list(session.scalars(query.distinct().order_by(Document.unit_number)))
 
 
 def _refuse_repetition(items: Sequence[object], what: str) -> None:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from app.errors import PatternError
+from app.errors import BusyError, PatternError
 
 MAX_PATTERN_LENGTH: Final = 200
 
 _LIMIT_SECONDS: Final = 3.0
+_AT_ONCE: Final = 2
+"""Searches of a process of the service: each takes a core, and whoever may read may search."""
+
+_places: Final = threading.BoundedSemaphore(_AT_ONCE)
 _PROGRAM: Final = Path(__file__).with_name("search.py")
 
 
@@ -31,9 +36,12 @@ def matching(pattern: str, texts: Sequence[str], *, limit_seconds: float = _LIMI
 
     Raises:
         PatternError: an expression that is too long, invalid, or takes too much time.
+        BusyError: others searched all that time.
     """
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise PatternError(f"The regular expression is longer than {MAX_PATTERN_LENGTH} characters.")
+    if not _places.acquire(timeout=limit_seconds):
+        raise BusyError("Other searches are before this one: try again later.")
     try:
         searched = subprocess.run(  # noqa: S603 - the program is ours; the stranger's expression is its input
             [sys.executable, "-I", "-S", "-W", "ignore", _PROGRAM],
@@ -47,6 +55,8 @@ def matching(pattern: str, texts: Sequence[str], *, limit_seconds: float = _LIMI
         raise PatternError(
             f"The regular expression took longer than {limit_seconds:g} s; repeat nothing that itself repeats."
         ) from None
+    finally:
+        _places.release()
     answer: list[int] | str = json.loads(searched.stdout)
     if isinstance(answer, str):
         raise PatternError(f"Not a regular expression: {answer}.")

@@ -10,6 +10,7 @@ from uuid import UUID
 from app.client.operation import Lines, Operation, Pages, body_of, checked, path_of, query_of, reader
 from app.schemas.attributions import AttributionsAnswer, AttributionsRequest
 from app.schemas.batch import BatchAnswer, BatchItem, BatchRequest
+from app.schemas.calibration import CalibrationAnswer, CalibrationRequest
 from app.schemas.predict import (
     Deletion,
     LogProbabilityBody,
@@ -162,6 +163,25 @@ def attribute(
         AttributionsRequest, sketch=sketch, version=version, measurement=measurement, top=top, confidence=confidence
     )
     return Operation(id="attribute", method="POST", path="/attributions", body=body, read=reader(AttributionsAnswer))
+
+
+def calibrate(
+    sketch: str,
+    *,
+    measurement: LossBody | LogProbabilityBody,
+    version: int | None = None,
+    confidence: float = 0.95,
+) -> Operation[CalibrationAnswer]:
+    """Tell how right the answers about a measurement would have been where the truth is known.
+
+    Args:
+        sketch: its name.
+        measurement: made by `loss` or `log_probability`.
+        version: of the sketch; None is the current one.
+        confidence: of the intervals.
+    """
+    body = body_of(CalibrationRequest, sketch=sketch, version=version, measurement=measurement, confidence=confidence)
+    return Operation(id="calibrate", method="POST", path="/calibration", body=body, read=reader(CalibrationAnswer))
 
 
 def sample(

@@ -24,8 +24,16 @@ from app.schemas.datasets import (
 from app.schemas.health import HealthAnswer, ReadyAnswer
 from app.schemas.keys import KeyAnswer, KeyPage, NewKey, NewKeyAnswer
 from app.schemas.predict import MeasurementBody
-from app.schemas.sketches import Promotion, Rollback, SketchAnswer, SketchPage, VersionAnswer, VersionPage
-from app.schemas.subsets import NewSubset, SubsetAnswer, SubsetPage
+from app.schemas.sketches import (
+    BuildAnswer,
+    Promotion,
+    Rollback,
+    SketchAnswer,
+    SketchPage,
+    VersionAnswer,
+    VersionPage,
+)
+from app.schemas.subsets import NewSubset, ResolveAnswer, ResolveRequest, SubsetAnswer, SubsetPage
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -74,27 +82,87 @@ def get_dataset(dataset: str) -> Operation[DatasetAnswer]:
 
 
 def list_documents(
-    dataset: str, *, contains: str | None = None, subset: str | None = None, limit: int = 50, offset: int = 0
+    dataset: str,
+    *,
+    contains: str | None = None,
+    matches: str | None = None,
+    subset: str | None = None,
+    limit: int = 50,
+    offset: int = 0,
 ) -> Operation[DocumentPage]:
-    """A page of documents in training order: all, those with a substring, those that a subset deletes."""
+    """A page of documents in training order: all, those that a text is found in, those that a subset deletes.
+
+    Args:
+        dataset: its name.
+        contains: a substring of texts.
+        matches: instead, a regular expression of Python's.
+        subset: name of a subset.
+        limit: the most documents of the page.
+        offset: how many come before it.
+    """
     path = path_of("/datasets/{dataset}/documents", dataset=dataset)
-    return got("list_documents", path, DocumentPage, contains=contains, subset=subset, limit=limit, offset=offset)
+    return got(
+        "list_documents",
+        path,
+        DocumentPage,
+        contains=contains,
+        matches=matches,
+        subset=subset,
+        limit=limit,
+        offset=offset,
+    )
 
 
-def iterate_documents(dataset: str, *, contains: str | None = None, subset: str | None = None) -> Pages[DocumentAnswer]:
-    """Documents in training order: all, those with a substring, those that a subset deletes."""
-    return partial(list_documents, dataset, contains=contains, subset=subset)
+def iterate_documents(
+    dataset: str, *, contains: str | None = None, matches: str | None = None, subset: str | None = None
+) -> Pages[DocumentAnswer]:
+    """Documents in training order: all, those that a text is found in, those that a subset deletes.
+
+    A regular expression, `matches`, is searched for again for each thousand of them.
+    """
+    return partial(list_documents, dataset, contains=contains, matches=matches, subset=subset)
 
 
-def list_units(dataset: str, *, subset: str | None = None, limit: int = 50, offset: int = 0) -> Operation[UnitPage]:
-    """A page of units by number: all, or those that a subset deletes."""
+def list_units(
+    dataset: str, *, contains: str | None = None, subset: str | None = None, limit: int = 50, offset: int = 0
+) -> Operation[UnitPage]:
+    """A page of units by number: all, those with a substring in their name, those that a subset deletes."""
     path = path_of("/datasets/{dataset}/units", dataset=dataset)
-    return got("list_units", path, UnitPage, subset=subset, limit=limit, offset=offset)
+    return got("list_units", path, UnitPage, contains=contains, subset=subset, limit=limit, offset=offset)
 
 
-def iterate_units(dataset: str, *, subset: str | None = None) -> Pages[UnitAnswer]:
-    """Units by number: all, or those that a subset deletes."""
-    return partial(list_units, dataset, subset=subset)
+def iterate_units(dataset: str, *, contains: str | None = None, subset: str | None = None) -> Pages[UnitAnswer]:
+    """Units by number: all, those with a substring in their name, those that a subset deletes."""
+    return partial(list_units, dataset, contains=contains, subset=subset)
+
+
+def resolve_deletion(
+    dataset: str,
+    *,
+    documents: Sequence[int] | None = None,
+    units: Sequence[str] | None = None,
+    subset: str | None = None,
+    contains: str | None = None,
+    matches: str | None = None,
+) -> Operation[ResolveAnswer]:
+    """Tell which units a deletion would take away, and change nothing.
+
+    Args:
+        dataset: its name.
+        documents: numbers of the documents; one of the five is given.
+        units: names of the units.
+        subset: name of the subset.
+        contains: a substring of texts.
+        matches: a regular expression of Python's.
+    """
+    body = body_of(ResolveRequest, documents=documents, units=units, subset=subset, contains=contains, matches=matches)
+    return Operation(
+        id="resolve_deletion",
+        method="POST",
+        path=path_of("/datasets/{dataset}/resolve", dataset=dataset),
+        body=body,
+        read=reader(ResolveAnswer),
+    )
 
 
 def list_subsets(dataset: str, *, limit: int = 50, offset: int = 0) -> Operation[SubsetPage]:
@@ -173,6 +241,11 @@ def iterate_sketch_versions(sketch: str) -> Pages[VersionAnswer]:
 def get_sketch_version(sketch: str, version: int) -> Operation[VersionAnswer]:
     """How a version was built, and whether it is served."""
     return got("get_sketch_version", _version_path(sketch, version), VersionAnswer)
+
+
+def get_build(sketch: str, version: int) -> Operation[BuildAnswer]:
+    """How a version's artifact was made: from what, where, how long that took, and with which libraries."""
+    return got("get_build", f"{_version_path(sketch, version)}/build", BuildAnswer)
 
 
 def promote_version(sketch: str, version: int, *, expected: int | None) -> Operation[SketchAnswer]:

@@ -1,4 +1,4 @@
-"""``neverseen datasets``: import, link to persons, and list."""
+"""``neverseen datasets``: import, link to persons, list, and see what a deletion would take away."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import catalog
+from app.catalog import BySubset
 from app.commands import console, opened
+from app.commands.rules import Contains, DocumentNumbers, Matches, UnitNames, exactly_one, rules_of
 from app.db import transaction
 from app.privacy.identities import identity_hashes, read_links
+from app.schemas.subsets import ResolveAnswer
 from app.secret import load_secret
 from engine.data import BUNDLED, BundledName
 from engine.documents import Documents, Format, read_documents
 
-app = typer.Typer(help="Import datasets, link them to persons, and list them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Import datasets, link them to persons, list them, and see what deleting would take away.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
@@ -90,6 +96,40 @@ def link(
     console.print(
         f"Dataset {dataset}: {len(links):,} identities of {linked.units:,} units are linked "
         f"({linked.hashes:,} hashes are new, {linked.present:,} were there{before}).",
+        highlight=False,
+    )
+
+
+@app.command()
+def resolve(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    contains: Contains = None,
+    matches: Matches = None,
+    documents: DocumentNumbers = None,
+    units: UnitNames = None,
+    subset: Annotated[str | None, typer.Option(help="Units of this subset.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the units, too, as the service answers.")] = False,
+) -> None:
+    """Say which units a deletion would take away; nothing is changed."""
+    given = [
+        *rules_of(contains=contains, matches=matches, documents=documents, units=units),
+        *([] if subset is None else [BySubset(subset)]),
+    ]
+    deletion = exactly_one(given, "--contains, --matches, --document, --unit, --subset")
+    with opened() as (_, database), transaction(database, writes=False) as session:
+        row = catalog.get_dataset(session, dataset)
+        resolved = catalog.resolve_units(session, row, deletion)
+        if json:
+            answer = ResolveAnswer(
+                dataset=row.name,
+                unit_count=len(resolved.units),
+                document_count=resolved.documents,
+                units=catalog.names_of_deletion(session, row, resolved),
+            )
+            typer.echo(answer.model_dump_json())
+            return
+    console.print(
+        f"{len(resolved.units):,} units ({resolved.documents:,} documents) of {row.name} would be deleted.",
         highlight=False,
     )
 

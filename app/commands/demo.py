@@ -6,9 +6,14 @@ Everything is made with the functions that the other commands use, and what an e
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
+import webbrowser
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlencode
 
 import typer
 from rich import box
@@ -64,6 +69,7 @@ CASES = (
 
 def demo(
     serve: Annotated[bool, typer.Option(help="Serve afterwards, until Ctrl-C.")] = True,
+    browse: Annotated[bool, typer.Option(help="Open the page that is served, where there is a screen.")] = True,
     directions: Annotated[int, typer.Option(min=2, help="Random directions of the sketch.")] = DIRECTIONS,
     names: Annotated[int, typer.Option(min=200, help="Train on the first so many of the 5,163 bundled names.")] = NAMES,
 ) -> None:
@@ -102,8 +108,9 @@ def demo(
         )
         keyed = any_key(database)
     if serve:
-        _say_where(settings, keyed=keyed)
-        serve_until_stopped(settings)
+        page = page_address(settings)
+        _say_where(settings, page, keyed=keyed)
+        serve_until_stopped(settings, listening=lambda: _open(page) if browse else None)
 
 
 def _documents(database: Database, count: int) -> Documents:
@@ -239,9 +246,27 @@ def curl_line(address: str, *, keyed: bool = False) -> str:
     return f"curl -s {address}/predict{key} -H 'Content-Type: application/json' -d '{json.dumps(question)}'"
 
 
-def _say_where(settings: Settings, *, keyed: bool) -> None:
-    address = f"http://{settings.host}:{settings.port}"
-    console.print(f"[bold]4.[/bold] Serving. Documentation to try it out: [bold]{address}/docs[/bold]", highlight=False)
-    console.print("   Or paste:\n", highlight=False)
+def page_address(settings: Settings) -> str:
+    """Where a browser on this machine finds the page, with the demo's first question asked."""
+    question = {"sketch": SKETCH, "loss": CASES[0].text, "subset": CASES[0].subset}
+    return f"{_address(settings)}/#/ask?{urlencode(question)}"
+
+
+def _address(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - of all interfaces, ours
+    return f"http://{host}:{settings.port}"
+
+
+def _say_where(settings: Settings, page: str, *, keyed: bool) -> None:
+    address = _address(settings)
+    console.print("[bold]4.[/bold] Serving. To ask by hand, and to look at the answers:\n", highlight=False)
+    console.out(f"   {page}\n", highlight=False)
+    console.print(f"   The API, to try it out: [bold]{address}/docs[/bold]. Or paste:\n", highlight=False)
     console.out(curl_line(address, keyed=keyed) + "\n", highlight=False)  # unbroken, so that it works when pasted
     console.print("   Ctrl-C stops.", highlight=False)
+
+
+def _open(page: str) -> None:
+    """Open a page in the browser where there is a screen; without one, a text browser would take the terminal."""
+    if sys.platform in {"darwin", "win32"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()  # it may wait for the browser

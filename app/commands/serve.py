@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -39,9 +40,19 @@ def serve(
 
 
 def serve_until_stopped(
-    settings: Settings, *, tls_certificate: Path | None = None, tls_key: Path | None = None
+    settings: Settings,
+    *,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
+    listening: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the application in this process.
+
+    Args:
+        settings: all of them.
+        tls_certificate: as `server.serve`.
+        tls_key: likewise.
+        listening: likewise.
 
     Raises:
         ConfigurationError: the device or the cluster isn't there, or the certificate and its key aren't what TLS takes.
@@ -57,4 +68,11 @@ def serve_until_stopped(
         else:
             shards = stack.enter_context(sharded(settings))
         app = create_app(settings, shards=shards)
-        server.serve(app, settings, tls_certificate=tls_certificate, tls_key=tls_key, watched=app.metrics.watch_door)
+        server.serve(
+            app,
+            settings,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            watched=app.metrics.watch_door,
+            listening=listening,
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from app import catalog
@@ -17,7 +18,8 @@ from app.db import Database, transaction
 from app.leftovers import find_leftovers, remove_leftovers
 from app.pinning import MOST_PINS, all_pins
 from app.pinning import pin as pin_subsets
-from app.serving import artifact_of
+from app.schemas.sketches import build_answer
+from app.serving import artifact_of, located
 from app.settings import Settings
 from app.tables import SketchVersion
 from app.uploading import upload_artifacts
@@ -237,6 +239,34 @@ def list_() -> None:
                     f"{version.created_at:%Y-%m-%d %H:%M}",
                 )
     console.print(table)
+
+
+@app.command()
+def show(
+    sketch: Annotated[str, typer.Argument(help="Name of the sketch.")],
+    version: Annotated[
+        int | None, typer.Argument(min=1, max=2**31 - 1, help="Number of the version; by default the current one.")
+    ] = None,
+) -> None:
+    """Show how a version was built, as its artifact says."""
+    with opened() as (settings, database), transaction(database, writes=False) as session:
+        row = catalog.get_version(session, sketch, version)
+        build = build_answer(sketch, row.number, predictor_of(settings).manifest(located(row, settings.artifacts)))
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    libraries = ", ".join(f"{name} {number}" for name, number in sorted(build.libraries.items()))
+    rows = {
+        "version": f"{row.label}, {row.state}",
+        "of": f"{build.documents:,} documents, {build.units:,} units, fingerprint {build.fingerprint}",
+        "model": f"{build.parameters:,} parameters, {build.steps:,} steps of training",
+        "sketch": f"{'axes and ' if build.axes else ''}{build.directions:,} random directions to order {build.degree}",
+        "retrained": f"{build.retrained:,} models",
+        "built": f"{build.created_at:%Y-%m-%d %H:%M} UTC, in {rough_duration(build.build_seconds)}, on {build.device},"
+        f" by {'compiled code' if build.native else 'torch'}",
+        "with": libraries,
+    }
+    for heading, words in rows.items():
+        table.add_row(heading, escape(words))
+    console.print(table, highlight=False)
 
 
 @app.command()

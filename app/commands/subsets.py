@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from app import catalog
-from app.catalog import ByDocuments, ByUnits, Containing, Matching, SubsetRule
 from app.commands import OnCluster, console, opened
+from app.commands.rules import Contains, DocumentNumbers, Matches, UnitNames, exactly_one, rules_of
 from app.db import transaction
 from app.pinning import one_pin
 from app.pinning import pin as pin_
@@ -23,26 +23,17 @@ app = typer.Typer(help="Name deletion sets, and pin them.", no_args_is_help=True
 def add(
     dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
     name: Annotated[str, typer.Argument(help="Name of the subset.")],
-    contains: Annotated[str | None, typer.Option(help="Units with a document that contains this.")] = None,
-    matches: Annotated[str | None, typer.Option(help="Units with a document that this expression matches.")] = None,
-    document: Annotated[list[int] | None, typer.Option(help="Document number; repeatable.")] = None,
-    unit: Annotated[list[str] | None, typer.Option(help="Name of a unit; repeatable.")] = None,
+    contains: Contains = None,
+    matches: Matches = None,
+    documents: DocumentNumbers = None,
+    units: UnitNames = None,
 ) -> None:
     """Name a deletion set, by exactly one rule."""
-    rules: list[SubsetRule] = []
-    if contains is not None:
-        rules.append(Containing(contains))
-    if matches is not None:
-        rules.append(Matching(matches))
-    if document:
-        rules.append(ByDocuments(document))
-    if unit:
-        rules.append(ByUnits(unit))
-    if len(rules) != 1:
-        raise typer.BadParameter("give exactly one of --contains, --matches, --document, --unit")
+    given = rules_of(contains=contains, matches=matches, documents=documents, units=units)
+    rule = exactly_one(given, "--contains, --matches, --document, --unit")
     with opened() as (_, database), transaction(database) as session:
         of = catalog.get_dataset(session, dataset)
-        subset = catalog.add_subset(session, dataset=of, name=name, rule=rules[0])
+        subset = catalog.add_subset(session, dataset=of, name=name, rule=rule)
     console.print(f"Subset {subset.name} of {of.name}: {subset.unit_count:,} units.", highlight=False)
 
 

@@ -6,7 +6,9 @@ measured than fits, what is material comes first, then what is undecided, and th
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +52,18 @@ _templates = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+
+_SHEET: Final = "evidence.html"
+
+
+def _digest_of_style() -> str:
+    assert _templates.loader is not None
+    [style] = re.findall("<style>(.*?)</style>", _templates.loader.get_source(_templates, _SHEET)[0], re.DOTALL)
+    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+
+
+STYLE_DIGEST: Final = _digest_of_style()
+"""SHA-256 of the sheet's one style sheet, base64, for the policy of a page that shows the sheet in a frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +116,7 @@ def evidence_page(text: str) -> str:
     matches, sketches = evidence.matches[:_MOST_LINES], evidence.reports[:_MOST_SKETCHES]
     lines = 2 * len(notes) + len(matches) - 1 + 3 * max(len(sketches) - 1, 0) + 2 * max(len(done) - 2, 0)
     room = max(MOST_ROWS - lines, _FEWEST_ROWS) if notes or lines > 1 else MOST_ROWS
-    return _templates.get_template("evidence.html").render(
+    return _templates.get_template(_SHEET).render(
         evidence=evidence,
         mark=_MARKS[evidence.verdict],
         caller_id=_shown(evidence.request.caller_id, _LONGEST_ID),

@@ -5,19 +5,23 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from app import catalog
-from app.catalog import Page
-from app.deps import Contains, DatasetName, Limit, Offset, Reading, SubsetFilter, Writing
-from app.errors import ConflictError, InvalidTextError, NotFoundError
+from app.catalog import ListedDocument, ListedUnit, Page
+from app.deps import Contains, DatasetName, Limit, Matches, NameContains, Offset, Reading, SubsetFilter, Writing
+from app.errors import ConflictError, InvalidTextError, LimitError, NotFoundError, PatternError
 from app.guard import Guarded, needs
 from app.openapi import LOCATED, WRONG_NAME, WRONG_PAGE, declared
+from app.parts import parts_of
 from app.schemas.datasets import DatasetAnswer, DatasetPage, DocumentPage, NewDataset, UnitPage
-from app.tables import Dataset, Document, Unit
+from app.schemas.subsets import ResolveAnswer, ResolveRequest
+from app.tables import Dataset
 from engine.documents import Documents, parse_documents
-from engine.errors import DocumentsError
+from engine.errors import DeletionSetError, DocumentsError, QuestionError
 
 router = APIRouter(tags=["datasets"], route_class=Guarded)
 
 _UNKNOWN = NotFoundError("There is no dataset 'census'. Known: census-names.")
+_UNPRINTABLE = InvalidTextError("The substring holds the unprintable character '\\n'.")
+_NO_EXPRESSION = PatternError("Not a regular expression: missing ), unterminated subpattern at position 0.")
 _UNKNOWN_SUBSET = NotFoundError("There is no subset 'hasx' of the dataset 'census-names'. Known: has-x, has-z.")
 
 
@@ -81,7 +85,9 @@ def get_dataset(dataset: DatasetName, session: Reading) -> Dataset:
     response_model=DocumentPage,
     openapi_extra=needs("catalog:read"),
     responses=declared(
-        InvalidTextError("The substring holds the unprintable character '\\n'."),
+        QuestionError("Documents are chosen by contains or by matches; give one of them."),
+        _UNPRINTABLE,
+        _NO_EXPRESSION,
         _UNKNOWN,
         _UNKNOWN_SUBSET,
         wrong=WRONG_PAGE,
@@ -91,14 +97,17 @@ def list_documents(
     dataset: DatasetName,
     session: Reading,
     contains: Contains = None,
+    matches: Matches = None,
     subset: SubsetFilter = None,
     limit: Limit = 50,
     offset: Offset = 0,
-) -> Page[Document]:
-    """List documents in training order: all, those with a substring, those that a subset deletes."""
+) -> Page[ListedDocument]:
+    """List documents in training order: all, those that a text is found in, those that a subset deletes."""
     row = catalog.get_dataset(session, dataset)
     chosen = None if subset is None else catalog.get_subset(session, row, subset)
-    return catalog.list_documents(session, row, contains=contains, subset=chosen, limit=limit, offset=offset)
+    return catalog.list_documents(
+        session, row, contains=contains, matches=matches, subset=chosen, limit=limit, offset=offset
+    )
 
 
 @router.get(
@@ -106,12 +115,53 @@ def list_documents(
     operation_id="list_units",
     response_model=UnitPage,
     openapi_extra=needs("catalog:read"),
-    responses=declared(_UNKNOWN, _UNKNOWN_SUBSET, wrong=WRONG_PAGE),
+    responses=declared(_UNPRINTABLE, _UNKNOWN, _UNKNOWN_SUBSET, wrong=WRONG_PAGE),
 )
 def list_units(
-    dataset: DatasetName, session: Reading, subset: SubsetFilter = None, limit: Limit = 50, offset: Offset = 0
-) -> Page[Unit]:
-    """List units by number: all, or those that a subset deletes."""
+    dataset: DatasetName,
+    session: Reading,
+    contains: NameContains = None,
+    subset: SubsetFilter = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> Page[ListedUnit]:
+    """List units by number: all, those with a substring in their name, those that a subset deletes."""
     row = catalog.get_dataset(session, dataset)
     chosen = None if subset is None else catalog.get_subset(session, row, subset)
-    return catalog.list_units(session, row, subset=chosen, limit=limit, offset=offset)
+    return catalog.list_units(session, row, contains=contains, subset=chosen, limit=limit, offset=offset)
+
+
+@router.post(
+    "/datasets/{dataset}/resolve",
+    operation_id="resolve_deletion",
+    openapi_extra=needs("catalog:read"),
+    responses=declared(
+        DeletionSetError("The deletion set is empty: nothing in the dataset 'census-names' is chosen."),
+        LimitError("120,000 units would be deleted, and a question may delete 100,000."),
+        _UNPRINTABLE,
+        _NO_EXPRESSION,
+        _UNKNOWN,
+        ConflictError("Units that were chosen were erased in this moment. Try again."),
+        wrong="body: give exactly one of documents, units, subset, contains, matches",
+        body=True,
+    ),
+)
+def resolve_deletion(
+    dataset: DatasetName, deletion: ResolveRequest, session: Reading, request: Request
+) -> ResolveAnswer:
+    """Tell which units a deletion would take away, and change nothing.
+
+    Documents are deleted with the others of their unit, which must be named too. What texts contain or match chooses
+    every unit with at least one such document.
+    """
+    row = catalog.get_dataset(session, dataset)
+    resolved = catalog.resolve_units(session, row, deletion.resolvable())
+    units, most = len(resolved.units), parts_of(request).settings.max_units
+    if units > most:
+        raise LimitError(f"{units:,} units would be deleted, and a question may delete {most:,}.")
+    return ResolveAnswer(
+        dataset=row.name,
+        unit_count=units,
+        document_count=resolved.documents,
+        units=catalog.names_of_deletion(session, row, resolved),
+    )

@@ -30,7 +30,9 @@ router = APIRouter(tags=["erasure requests"], route_class=Guarded)
 _UNKNOWN: Final = NotFoundError("There is no erasure request '0b8d3c52-6f3e-4c6b-9a55-3d6f1c2f0e12'.")
 _WRONG_ID: Final = "path.request_id: Input should be a valid UUID, invalid length: expected length 32 for simple format"
 _EVIDENCE: Final = {"format": "neverseen-evidence", "format_version": 1, "verdict": "not_material"}
-_PAGE_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+}
 
 RequestId = Annotated[
     UUID,

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request
 
 from app import catalog
 from app.catalog import Page
+from app.db import transaction
 from app.deps import Limit, Offset, Reading, SketchName, VersionNumber, Writing
 from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.guard import Guarded, needs
 from app.openapi import WRONG_NAME, WRONG_PAGE, declared
-from app.schemas.sketches import Promotion, Rollback, SketchAnswer, SketchPage, VersionAnswer, VersionPage
+from app.parts import parts_of
+from app.schemas.sketches import (
+    BuildAnswer,
+    Promotion,
+    Rollback,
+    SketchAnswer,
+    SketchPage,
+    VersionAnswer,
+    VersionPage,
+    build_answer,
+)
+from app.serving import located
 from app.tables import Sketch, SketchVersion
+from engine.errors import ArtifactError
 
 router = APIRouter(tags=["sketches"], route_class=Guarded)
 
@@ -73,6 +86,29 @@ def list_sketch_versions(
 def get_sketch_version(sketch: SketchName, version: VersionNumber, session: Reading) -> SketchVersion:
     """Read how a version was built, and whether it is served."""
     return catalog.get_version(session, sketch, version)
+
+
+@router.get(
+    "/sketches/{sketch}/versions/{version}/build",
+    operation_id="get_build",
+    response_model=BuildAnswer,
+    openapi_extra=needs("catalog:read"),
+    responses=declared(
+        _NO_VERSION,
+        ConflictError("names v1 is deleted: its artifact was given up."),
+        ArtifactError("names v1: There is no artifact: manifest.json is missing or can't be read."),
+        wrong=_WRONG_VERSION,
+    ),
+)
+def get_build(sketch: SketchName, version: VersionNumber, request: Request) -> BuildAnswer:
+    """Read how a version's artifact was made: from what, where, how long that took, and with which libraries."""
+    parts = parts_of(request)
+    with transaction(request.app.state.database, writes=False) as session:
+        row = catalog.get_version(session, sketch, version)
+        if row.state == "deleted":
+            raise ConflictError(f"{row.label} is deleted: its artifact was given up.")
+        artifact = located(row, parts.settings.artifacts)
+    return build_answer(sketch, version, parts.predictor.manifest(artifact))
 
 
 @router.put(

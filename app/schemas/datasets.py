@@ -20,8 +20,8 @@ _DATASET: Final[JsonDict] = {
     "has_subjects": False,
     "created_at": "2026-01-05T09:30:00Z",
 }
-_DOCUMENT: Final[JsonDict] = {"number": 17, "unit_number": 17, "text": "nickole"}
-_UNIT: Final[JsonDict] = {"number": 17, "name": "17"}
+_DOCUMENT: Final[JsonDict] = {"number": 17, "unit_number": 17, "unit": "17", "text": "nickole"}
+_UNIT: Final[JsonDict] = {"number": 17, "name": "17", "document_count": 1}
 
 
 class NewDocument(RequestBody):
@@ -94,6 +94,7 @@ class DocumentAnswer(Answer):
 
     number: int = Field(description="Its place in training order, from 0.")
     unit_number: int = Field(description="The unit that it belongs to.")
+    unit: str = Field(description="The name of that unit.")
     text: str
 
 
@@ -104,6 +105,7 @@ class UnitAnswer(Answer):
 
     number: int
     name: str = Field(description="The subject, or the document's number where there are no subjects.")
+    document_count: int
 
 
 class DatasetPage(PageAnswer[DatasetAnswer]):

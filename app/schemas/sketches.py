@@ -9,12 +9,31 @@ from pydantic import AliasPath, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.schemas import Answer, PageAnswer, RequestBody, example_page
+from engine.store import Manifest
 
 _SKETCH: Final[JsonDict] = {
     "name": "names",
     "dataset": "census-names",
     "current_version": 1,
     "created_at": "2026-01-05T09:31:00Z",
+}
+_BUILD: Final[JsonDict] = {
+    "sketch": "names",
+    "version": 1,
+    "documents": 1000,
+    "units": 1000,
+    "fingerprint": "131a8ecdec3464071ed9b9c6ebe7e612ee4e5c5dd9f6af1211c77a9fafe4a196",
+    "parameters": 4192,
+    "device": "cpu",
+    "native": True,
+    "build_seconds": 87.988,
+    "created_at": "2026-01-05T09:30:58Z",
+    "directions": 200,
+    "degree": 3,
+    "axes": True,
+    "retrained": 2000,
+    "steps": 1000,
+    "libraries": {"neverseen": "0.1.0", "torch": "2.13.0+cpu", "numpy": "2.4.6", "python": "3.11.7"},
 }
 _VERSION: Final[JsonDict] = {
     "sketch": "names",
@@ -84,6 +103,32 @@ class VersionAnswer(Answer):
     created_at: datetime
 
 
+class BuildAnswer(Answer):
+    """How a version's artifact was made, as that says itself."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_BUILD]})
+
+    sketch: str
+    version: int
+    documents: int = Field(description="That the model was trained on.")
+    units: int = Field(description="What can be deleted by itself: documents, or subjects.")
+    fingerprint: str = Field(description="SHA-256 of the documents and whose they are.")
+    parameters: int = Field(description="Of the model.")
+    device: str = Field(description="On which it was trained: cpu or cuda.")
+    native: bool = Field(description="Whether compiled code trained it, and not torch.")
+    build_seconds: float = Field(description="Wall time, over all attempts.")
+    created_at: datetime = Field(description="When the artifact was complete.")
+    directions: int = Field(description="Random directions.")
+    degree: int = Field(description="The highest order of the expansion.")
+    axes: bool = Field(description="Whether every unit has an axis of its own.")
+    retrained: int = Field(
+        description="Models that were trained beside the ordinary one, each without some units; not those that were"
+        " pinned or verified since."
+    )
+    steps: int = Field(description="Of one training run.")
+    libraries: dict[str, str] = Field(description="Versions of those that took part.")
+
+
 class SketchPage(PageAnswer[SketchAnswer]):
     """Sketches by name."""
 
@@ -94,3 +139,26 @@ class VersionPage(PageAnswer[VersionAnswer]):
     """Versions of a sketch, the newest first."""
 
     model_config = example_page(_VERSION)
+
+
+def build_answer(sketch: str, version: int, manifest: Manifest) -> BuildAnswer:
+    """What a version's artifact says of how it was made."""
+    configuration, source, execution = manifest.configuration, manifest.plan.source, manifest.plan.execution
+    return BuildAnswer(
+        sketch=sketch,
+        version=version,
+        documents=source.documents,
+        units=source.units,
+        fingerprint=source.fingerprint,
+        parameters=configuration.model.parameter_count,
+        device=execution.device,
+        native=execution.native,
+        build_seconds=manifest.build_seconds,
+        created_at=manifest.created_at,
+        directions=configuration.directions,
+        degree=configuration.degree,
+        axes=configuration.axes,
+        retrained=configuration.retrained(source.units),
+        steps=source.documents * configuration.training.epochs,
+        libraries=manifest.versions,
+    )

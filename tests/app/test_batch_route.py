@@ -13,17 +13,24 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app import catalog
-from app.db import Database, transaction
+from app.db import Database, open_database, transaction
 from app.main import create_app
 from app.schemas.batch import BatchAnswer
 from app.settings import Settings
 from engine.store import Artifact
-from tests.app.conftest import NAMES, refusal, register, until
+from tests.app.conftest import NAMES, add_sketch, refusal, register, until
 from tests.app.test_predict_route import QUESTION
 
-pytestmark = pytest.mark.usefixtures("sketch")
-
 MEASUREMENTS = [{"kind": "loss", "text": "max"}, {"kind": "next_token", "prompt": "m"}]
+
+
+@pytest.fixture
+def settings(settings: Settings, artifact: Artifact) -> Settings:
+    """Settings with a catalog that has the sketch "tiny"."""
+    database = open_database(settings)
+    add_sketch(database, settings, artifact)
+    database.dispose()
+    return settings
 
 
 def batch(client: TestClient, deletions: list[dict[str, Any]]) -> httpx.Response:
@@ -38,36 +45,38 @@ def lines(response: httpx.Response) -> list[BatchAnswer]:
     return [BatchAnswer.model_validate_json(line) for line in response.text.splitlines()]
 
 
-def test_each_line_is_what_a_single_question_gets(client: TestClient) -> None:
+def test_each_line_is_what_a_single_question_gets(lasting_service: TestClient) -> None:
     sets: list[dict[str, Any]] = [{"subset": "has-x"}, {"documents": [0, 5]}, {"units": ["3"]}]
-    answered = lines(batch(client, [{"id": f"s{n}", "delete": delete} for n, delete in enumerate(sets)]))
+    answered = lines(batch(lasting_service, [{"id": f"s{n}", "delete": delete} for n, delete in enumerate(sets)]))
     assert [line.id for line in answered] == ["s0", "s1", "s2"]
     for line, delete in zip(answered, sets, strict=True):
-        alone = client.post("/predict", json={"sketch": "tiny", "measurements": MEASUREMENTS, "delete": delete}).json()
+        alone = lasting_service.post(
+            "/predict", json={"sketch": "tiny", "measurements": MEASUREMENTS, "delete": delete}
+        ).json()
         assert line.predictions is not None
         assert [one.model_dump(mode="json") for one in line.predictions] == alone["predictions"]
         assert line.deleted is not None
         assert line.deleted.model_dump() == alone["deleted"]
 
 
-def test_many_sets_are_answered_in_order(client: TestClient) -> None:
-    count = 3_000
+def test_many_sets_are_answered_in_order(lasting_service: TestClient) -> None:
+    count = 1_000
     deletions = [{"delete": {"documents": [n % len(NAMES)]}} for n in range(count)]
-    answered = lines(batch(client, deletions))
+    answered = lines(batch(lasting_service, deletions))
     assert [line.index for line in answered] == list(range(count))
     first = answered[: len(NAMES)]
     for line in answered:
         assert line.predictions == first[line.index % len(NAMES)].predictions
 
 
-def test_a_set_that_cant_be_deleted_has_its_problem_in_its_line(client: TestClient) -> None:
+def test_a_set_that_cant_be_deleted_has_its_problem_in_its_line(lasting_service: TestClient) -> None:
     deletions = [
         {"id": "a", "delete": {"documents": [0]}},
         {"id": "b", "delete": {"subset": "unknown"}},
         {"id": "c", "delete": {"documents": [10**9]}},
         {"id": "d", "delete": {"documents": [1]}},
     ]
-    answered = lines(batch(client, deletions))
+    answered = lines(batch(lasting_service, deletions))
     problems = [None if line.problem is None else line.problem.status for line in answered]
     assert problems == [None, 404, 400, None]
     assert [line.predictions is None for line in answered] == [False, True, True, False]
@@ -87,14 +96,14 @@ def test_a_set_that_cant_be_deleted_has_its_problem_in_its_line(client: TestClie
     ],
 )
 def test_what_is_wrong_with_all_of_it_refuses_the_batch(
-    client: TestClient, changed: dict[str, Any], status: int
+    lasting_service: TestClient, changed: dict[str, Any], status: int
 ) -> None:
     body = {"sketch": "tiny", "measurements": MEASUREMENTS, "deletions": [{"delete": {"subset": "has-x"}}]}
-    refusal(client.post("/predict/batch", json=body | changed), status)
+    refusal(lasting_service.post("/predict/batch", json=body | changed), status)
 
 
-def test_one_version_answers_the_whole_batch(client: TestClient) -> None:
-    answered = lines(batch(client, [{"delete": {"documents": [n]}} for n in range(20)]))
+def test_one_version_answers_the_whole_batch(lasting_service: TestClient) -> None:
+    answered = lines(batch(lasting_service, [{"delete": {"documents": [n]}} for n in range(20)]))
     assert {line.version for line in answered} == {1}
 
 
@@ -131,13 +140,13 @@ def test_a_question_larger_than_the_settings_allow_is_refused(
         assert client.post("/predict", json=QUESTION | {"delete": {"documents": [0]}}).status_code == 200
 
 
-def test_a_client_that_leaves_in_the_middle_harms_nobody(client: TestClient) -> None:
+def test_a_client_that_leaves_in_the_middle_harms_nobody(lasting_service: TestClient) -> None:
     body = {"sketch": "tiny", "measurements": MEASUREMENTS}
-    deletions = [{"delete": {"documents": [n % len(NAMES)]}} for n in range(2_000)]
-    with client.stream("POST", "/predict/batch", json=body | {"deletions": deletions}) as response:
+    deletions = [{"delete": {"documents": [n % len(NAMES)]}} for n in range(500)]
+    with lasting_service.stream("POST", "/predict/batch", json=body | {"deletions": deletions}) as response:
         first = next(response.iter_lines())
         assert json.loads(first)["index"] == 0
-    assert client.post("/predict", json=QUESTION).status_code == 200
+    assert lasting_service.post("/predict", json=QUESTION).status_code == 200
 
 
 @pytest.mark.parametrize("extra", [{}, {"delete": {"subset": "unknown"}}])
@@ -159,9 +168,9 @@ def test_what_cant_be_measured_refuses_the_batch_however_its_sets_begin(client: 
 
 def test_what_is_found_out_late_ends_the_lines_with_its_problem(client: TestClient, database: Database) -> None:
     body = {"sketch": "tiny", "measurements": MEASUREMENTS, "degree": 9}
-    deletions = [{"delete": {"subset": "unknown"}}] * 5_000 + [{"delete": {"subset": "has-x"}}] * 3
+    deletions = [{"delete": {"subset": "unknown"}}] * 1_000 + [{"delete": {"subset": "has-x"}}] * 3
     answered = lines(client.post("/predict/batch", json=body | {"deletions": deletions}))
-    assert [line.index for line in answered] == list(range(5_001))
+    assert [line.index for line in answered] == list(range(1_001))
     assert answered[-1].problem is not None
     assert answered[-1].problem.type.endswith(":degree")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from uuid import uuid4
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from app import catalog
+from app.catalog import ByDocuments, Containing, Matching
 from app.db import Database, transaction
-from app.errors import ConflictError, InvalidTextError, NotFoundError
+from app.errors import ConflictError, InvalidTextError, NotFoundError, PatternError
 from engine.documents import Documents
+from engine.errors import QuestionError
 
 printable = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 records = st.one_of(
@@ -94,6 +97,95 @@ def test_documents_are_filtered_like_python_does(session: Session, needle: str) 
     dataset = catalog.add_dataset(session, name="odd", documents=documents)
     page = catalog.list_documents(session, dataset, contains=needle, limit=50, offset=0)
     assert [row.text for row in page.items] == [text for text in documents.texts if needle in text]
+
+
+# The fixture is shared by all examples: they differ in their datasets' names.
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=records, data=st.data())
+def test_texts_and_names_are_searched_as_python_does(
+    session: Session, records: list[tuple[str, str | None]], data: st.DataObject
+) -> None:
+    documents = Documents.from_records(records)
+    dataset = catalog.add_dataset(session, name=uuid4().hex, documents=documents)
+    text = data.draw(st.sampled_from([*documents.texts, *documents.unit_names]) | printable)
+    start = data.draw(st.integers(0, len(text) - 1))
+    needle = text[start : data.draw(st.integers(start + 1, len(text)))]
+    has = [i for i, one in enumerate(documents.texts) if needle in one]
+    for contains, matches in ((needle, None), (None, re.escape(needle))):
+        page = catalog.list_documents(session, dataset, contains=contains, matches=matches, limit=50, offset=0)
+        assert [one.number for one in page.items] == has
+        assert [one.text for one in page.items] == [documents.texts[i] for i in has]
+        assert [one.unit for one in page.items] == [documents.unit_names[documents.unit_of[i]] for i in has]
+    named = catalog.list_units(session, dataset, contains=needle, limit=50, offset=0)
+    assert [one.name for one in named.items] == [one for one in documents.unit_names if needle in one]
+    units = sorted({documents.unit_of[i] for i in has})
+    if 0 < len(units) < documents.unit_count:
+        for rule in (Containing(needle), Matching(re.escape(needle))):
+            assert catalog.resolve_units(session, dataset, rule).units == units
+
+
+def test_an_empty_substring_is_in_every_text(session: Session, people: Documents) -> None:
+    dataset = catalog.add_dataset(session, name="people", documents=people)
+    assert catalog.list_documents(session, dataset, contains="", limit=9, offset=0).total == len(people)
+    assert catalog.list_units(session, dataset, contains="", limit=9, offset=0).total == people.unit_count
+
+
+def test_pages_of_what_matches_cover_it_without_gap_or_overlap(session: Session, people: Documents) -> None:
+    dataset = catalog.add_dataset(session, name="people", documents=people)
+    subset = catalog.add_subset(session, dataset=dataset, name="some", rule=ByDocuments([0, 1, 2, 5]))
+    for chosen, numbers in ((None, [1, 2, 3, 5]), (subset, [1, 2, 5])):
+        pages = [
+            catalog.list_documents(session, dataset, matches="[1235]$", subset=chosen, limit=2, offset=offset)
+            for offset in (0, 2, 4)
+        ]
+        assert [one.number for page in pages for one in page.items] == numbers
+        assert {(page.total, page.limit) for page in pages} == {(len(numbers), 2)}
+        assert [page.offset for page in pages] == [0, 2, 4]
+    assert [(one.number, one.unit_number, one.unit, one.text) for one in pages[0].items] == [
+        (1, 1, "bob", "text 1"),
+        (2, 0, "ann", "text 2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("contains", "matches", "error", "message"),
+    [
+        ("x", "x", QuestionError, "by contains or by matches; give one of them"),
+        (None, "(", PatternError, r"Not a regular expression: missing \)"),
+        (None, "a" * 201, PatternError, "longer than 200 characters"),
+        (None, "a\n", InvalidTextError, r"regular expression holds the unprintable character '\\n'"),
+        ("\ud800", None, InvalidTextError, "substring holds the unprintable"),
+    ],
+)
+def test_what_no_text_can_be_searched_for_is_refused(
+    session: Session,
+    names: Documents,
+    contains: str | None,
+    matches: str | None,
+    error: type[Exception],
+    message: str,
+) -> None:
+    dataset = catalog.add_dataset(session, name="names", documents=names)
+    with pytest.raises(error, match=message):
+        catalog.list_documents(session, dataset, contains=contains, matches=matches, limit=9, offset=0)
+
+
+@pytest.mark.parametrize("needle", ["\0", "\n", "\udcff"])
+def test_a_name_that_no_unit_can_have_is_refused(session: Session, names: Documents, needle: str) -> None:
+    dataset = catalog.add_dataset(session, name="names", documents=names)
+    with pytest.raises(InvalidTextError, match="substring holds the unprintable"):
+        catalog.list_units(session, dataset, contains=needle, limit=9, offset=0)
+
+
+def test_units_say_how_many_documents_they_have(session: Session, names: Documents, people: Documents) -> None:
+    for name, documents, counts in (("names", names, [1] * 6), ("people", people, [3, 1, 2])):
+        dataset = catalog.add_dataset(session, name=name, documents=documents)
+        page = catalog.list_units(session, dataset, limit=9, offset=0)
+        assert [one.document_count for one in page.items] == counts
+    subset = catalog.add_subset(session, dataset=dataset, name="some", rule=ByDocuments([0, 1, 2, 5]))
+    found = catalog.list_units(session, dataset, contains="b", subset=subset, limit=9, offset=0)
+    assert [(one.name, one.document_count) for one in found.items] == [("bob", 1)]
+    assert catalog.list_units(session, dataset, contains="ZO", limit=9, offset=0).total == 0
 
 
 def test_units_are_subjects_or_documents(session: Session, names: Documents, people: Documents) -> None:

@@ -176,6 +176,15 @@ def test_thousands_of_documents_and_units_can_be_named(session: Session) -> None
     assert (named.units, named.documents) == (list(range(4_000)), 8_000)
 
 
+def test_more_units_are_named_than_a_statement_has_parameters(session: Session) -> None:
+    documents = Documents.from_records((f"text {i}", None) for i in range(40_000))
+    dataset = catalog.add_dataset(session, name="many", documents=documents)
+    chosen = catalog.resolve_units(session, dataset, Matching("[^7]$"))
+    assert (len(chosen.units), chosen.documents) == (36_000, 36_000)
+    names = catalog.names_of_deletion(session, dataset, chosen)
+    assert names == [str(i) for i in range(40_000) if i % 10 != 7]
+
+
 def test_a_text_rule_is_pythons(session: Session, names_row: Dataset, names: Documents) -> None:
     for pattern in ("a", "^.{3}$", r"\bmax\b", "[^aeiou]{2}", "(.).*\\1"):
         chosen = catalog.resolve_units(session, names_row, Matching(pattern))

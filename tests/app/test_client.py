@@ -38,6 +38,7 @@ from app.main import create_app
 from app.schemas.erasure_requests import IdentityBody
 from app.schemas.predict import PredictAnswer, PredictionAnswer
 from app.settings import Settings
+from tests.app.conftest import NAMES
 from tests.app.servers import Said, saying, served
 
 on_sqlite = pytest.mark.parametrize("backend", ["sqlite"])
@@ -69,14 +70,16 @@ OPERATIONS: dict[str, Operation[Any]] = {
         questions.predict("s", subset="x", measurements=MAX),
         questions.predict_batch("s", deletions=[Deletion(subset="x")], measurements=MAX).operation,
         questions.attribute("s", measurement=loss("max")),
+        questions.calibrate("s", measurement=loss("max")),
         questions.sample("s", subset="x"),
         questions.list_verifications(),
         questions.get_verification(uuid4()),
         resources.list_datasets(),
         resources.create_dataset("d", content="a\nb\n"),
         resources.get_dataset("d"),
-        resources.list_documents("d", contains="a", subset="x"),
-        resources.list_units("d", subset="x"),
+        resources.list_documents("d", contains="a", matches="^a", subset="x"),
+        resources.list_units("d", contains="a", subset="x"),
+        resources.resolve_deletion("d", contains="a"),
         resources.list_subsets("d"),
         resources.create_subset("d", "x", contains="a"),
         resources.get_subset("d", "x"),
@@ -84,6 +87,7 @@ OPERATIONS: dict[str, Operation[Any]] = {
         resources.get_sketch("s"),
         resources.list_sketch_versions("s"),
         resources.get_sketch_version("s", 1),
+        resources.get_build("s", 1),
         resources.promote_version("s", 1, expected=None),
         resources.rollback_version("s", expected=2),
         resources.retire_version("s", 1),
@@ -194,6 +198,11 @@ WRONG: list[tuple[Callable[[Neverseen], object], str]] = [
     (lambda n: n.get_dataset("../keys"), "dataset: use 1 to 64 small letters"),
     (lambda n: n.get_dataset(""), "dataset: use 1 to 64 small letters"),
     (lambda n: n.iterate_documents("a/b"), "dataset: use 1 to 64 small letters"),
+    (
+        lambda n: n.resolve_deletion("d", subset="x", contains="a"),
+        "arguments: give exactly one of documents, units, subset, contains, matches",
+    ),
+    (lambda n: n.resolve_deletion("d", matches="a" * 201), "matches: String should have at most 200 characters"),
     (lambda n: n.create_dataset("d"), "arguments: give either documents or content"),
     (lambda n: n.create_key("k", scopes=[]), "scopes: List should have at least 1"),
     (lambda n: Neverseen("127.0.0.1:8000"), "url: give the service's address"),
@@ -248,6 +257,14 @@ def test_the_catalog_is_read_and_changed(url: str, neverseen: Neverseen) -> None
     assert subset == neverseen.get_subset("many", "has-c") == next(neverseen.iterate_subsets("many"))
     assert subset.unit_count == 800 == len(list(neverseen.iterate_units("many", subset="has-c")))
     assert {one.text for one in neverseen.iterate_documents("many", contains="bc", subset="has-c")} == {"bc"}
+    matching = [one.text for one in neverseen.iterate_documents("many", matches="^b")]  # over several pages
+    assert matching == [one for one in texts if one[0] == "b"]
+    assert [one.document_count for one in neverseen.iterate_units("few", contains="nn")] == [1]
+    for chosen in ({"contains": "c"}, {"matches": "c$"}, {"subset": "has-c"}, {"documents": range(2, 2_400, 3)}):
+        resolved = neverseen.resolve_deletion("many", **chosen)
+        assert (resolved.dataset, resolved.unit_count, resolved.document_count) == ("many", 800, 800)
+        assert resolved.units == [one.name for one in neverseen.iterate_units("many", subset="has-c")]
+    assert neverseen.resolve_deletion("few", units=["bob"]).units == ["bob"]
 
     [sketch] = neverseen.iterate_sketches()
     assert sketch == neverseen.get_sketch("tiny") == neverseen.promote_version("tiny", 1, expected=1)
@@ -259,7 +276,12 @@ def test_the_catalog_is_read_and_changed(url: str, neverseen: Neverseen) -> None
         with pytest.raises(ConflictError):
             change("tiny", 1)
 
+    build = neverseen.get_build("tiny", 1)
+    assert (build.units, build.directions, build.axes) == (len(NAMES), 64, False)
+
     assert neverseen.attribute("tiny", measurement=loss("max"), top=2).raising
+    calibration = neverseen.calibrate("tiny", measurement=loss("max"), confidence=0.9)
+    assert (calibration.anchors, len(calibration.derivative_norms)) == ([], 2)
     assert neverseen.healthz().status == "alive"
     assert neverseen.readyz().resident[0].label == "tiny v1"
     assert "neverseen_" in neverseen.metrics()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -67,6 +68,43 @@ def test_a_subject_is_deleted_by_name(data_dir: Path) -> None:
     count = names.unit_of.count(names.unit_names.index("subject-017"))
     answered = words(neverseen("predict", "s", "--unit", "subject-017", "--text", "ann"))
     assert f"without 1 units ({count} documents)" in answered
+
+
+def test_what_a_deletion_would_take_away_is_counted_or_listed_and_nothing_is_changed(data_dir: Path) -> None:
+    neverseen("datasets", "add", "--bundled", "census-subjects")
+    people = census_subjects()
+    named = [i for i, text in enumerate(people.texts) if "x" in text]
+    units = sorted({people.unit_of[i] for i in named})
+    documents = sum(people.unit_of.count(unit) for unit in units)
+    said = words(neverseen("datasets", "resolve", "census-subjects", "--contains", "x"))
+    assert said == f"{len(units):,} units ({documents:,} documents) of census-subjects would be deleted."
+    assert "Known" not in words(neverseen("subsets", "add", "census-subjects", "has-x", "--contains", "x"))
+    for option, value in (("--contains", "x"), ("--matches", "[x]"), ("--subset", "has-x")):
+        answered = neverseen("datasets", "resolve", "census-subjects", option, value, "--json")
+        assert json.loads(answered.stdout) == {
+            "dataset": "census-subjects",
+            "unit_count": len(units),
+            "document_count": documents,
+            "units": [people.unit_names[unit] for unit in units],
+        }
+    two = ("--unit", people.unit_names[0], "--unit", people.unit_names[1])
+    assert words(neverseen("datasets", "resolve", "census-subjects", *two)).startswith("2 units (")
+    listed = words(neverseen("subsets", "list", "census-subjects"))
+    assert listed.count("has-x") == 1
+    audited = neverseen("audit", "export").stdout.splitlines()
+    assert [json.loads(line)["action"] for line in audited] == ["dataset.create", "subset.create"]
+
+
+@pytest.mark.parametrize(
+    "command", [("datasets", "resolve", "census-subjects"), ("subsets", "add", "census-subjects", "some")]
+)
+@pytest.mark.parametrize("options", [(), ("--contains", "x", "--matches", "x"), ("--unit", "a", "--document", "1")])
+def test_a_deletion_is_said_in_one_way(data_dir: Path, command: tuple[str, ...], options: tuple[str, ...]) -> None:
+    refused = neverseen(*command, *options)
+    assert refused.exit_code == 2
+    message = " ".join(refused.output.replace("│", " ").split())
+    assert "give exactly one of --contains, --matches, --document, --unit" in message
+    assert ("--unit, --subset" in message) == (command[0] == "datasets")
 
 
 def test_a_dry_run_says_what_would_be_built_and_builds_nothing(data_dir: Path) -> None:

@@ -72,7 +72,7 @@ NOT_ALLOWED: Final = ("400", "401", "403", "404", "405", "409", "422")
 """How one may be answered that it doesn't allow."""
 
 NOT_ITS_ADDRESS: Final[Config] = {
-    "include-operation-id": "create_subset",
+    "include-operation-id": ["create_subset", "resolve_deletion"],
     "checks": {"ensure_resource_availability": {"enabled": False}},
 }
 """A unit that the body names is unknown with 404, too: that doesn't say that the dataset just made isn't there."""

@@ -125,23 +125,23 @@ def test_a_body_is_decoded_once() -> None:
     assert body == decoded
 
 
-@pytest.mark.usefixtures("sketch")
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.question+json"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_other_ways_to_say_json_are_answered_the_same(client: TestClient, content_type: str, encoding: str) -> None:
+def test_other_ways_to_say_json_are_answered_the_same(
+    lasting_service: TestClient, content_type: str, encoding: str
+) -> None:
     answers: list[Any] = []
     for kind in ("application/json", content_type):
         content = json.dumps(QUESTION).encode(encoding)
-        response = client.post("/predict", content=content, headers={"Content-Type": kind})
+        response = lasting_service.post("/predict", content=content, headers={"Content-Type": kind})
         assert response.status_code == 200, response.text
         answers.append(response.json()["predictions"])
-    assert answers == [ask(client)["predictions"]] * 2
+    assert answers == [ask(lasting_service)["predictions"]] * 2
 
 
-@pytest.mark.usefixtures("sketch")
-def test_the_answer_is_of_the_declared_form_and_leaves_nothing_out(client: TestClient) -> None:
+def test_the_answer_is_of_the_declared_form_and_leaves_nothing_out(lasting_service: TestClient) -> None:
     kinds = [{"kind": "loss", "text": "max"}, {"kind": "next_token", "prompt": "m"}]
-    response = client.post("/predict", json=QUESTION | {"measurements": kinds, "downweight": [0.5, 1]})
+    response = lasting_service.post("/predict", json=QUESTION | {"measurements": kinds, "downweight": [0.5, 1]})
     assert response.headers["content-type"] == "application/json"
     assert int(response.headers["content-length"]) == len(response.content)
     answer = PredictAnswer.model_validate_json(response.content)
@@ -160,15 +160,15 @@ def test_the_answer_is_of_the_declared_form_and_leaves_nothing_out(client: TestC
         ("/samples", {"delete": {"documents": [""] * 400_000}}),
     ],
 )
-def test_very_many_faults_stop_nobody(client: TestClient, address: str, changed: dict[str, Any]) -> None:
+def test_very_many_faults_stop_nobody(lasting_service: TestClient, address: str, changed: dict[str, Any]) -> None:
     content = json.dumps(QUESTION | changed).encode()
     started = perf_counter()
-    refusal(client.post(address, content=content, headers={"Content-Type": "application/json"}), 422)
+    refusal(lasting_service.post(address, content=content, headers={"Content-Type": "application/json"}), 422)
     assert perf_counter() - started < 2.5
 
 
-def test_more_than_a_million_documents_are_refused(client: TestClient) -> None:
+def test_more_than_a_million_documents_are_refused(lasting_service: TestClient) -> None:
     content = json.dumps(QUESTION | {"delete": {"documents": [1] * 1_000_001}}).encode()
-    body = refusal(client.post("/predict", content=content, headers={"Content-Type": "application/json"}), 422)
+    body = refusal(lasting_service.post("/predict", content=content, headers={"Content-Type": "application/json"}), 422)
     assert [fault["location"] for fault in body["errors"]] == ["body.delete.documents"]
     assert "at most 1000000 items" in body["errors"][0]["message"]

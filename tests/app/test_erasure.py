@@ -223,8 +223,39 @@ def test_lists_leave_erased_units_out(session: Session, letters: Dataset) -> Non
     assert ([one.number for one in documents.items], documents.total) == ([1, 3], 2)
     units = catalog.list_units(session, letters, limit=9, offset=0)
     assert ([one.name for one in units.items], units.total) == (["bob", "zoë"], 2)
+    for contains, matches in (("text", None), (None, "text$"), (None, "^")):
+        found = catalog.list_documents(session, letters, contains=contains, matches=matches, limit=9, offset=0)
+        assert ([one.unit for one in found.items], found.total) == (["bob", "zoë"], 2)
+    for name in ("ann", "erased"):
+        assert catalog.list_units(session, letters, contains=name, limit=9, offset=0).total == 0
     assert set(catalog.describe_units(session, letters, [0, 1])) == {1}
     assert catalog.list_erased_units(session, letters) == {0}
+
+
+def test_what_is_erased_while_it_is_searched_for_is_not_shown(session: Session, letters: Dataset) -> None:
+    chosen = catalog.resolve_units(session, letters, Containing("first"))
+    assert catalog.names_of_deletion(session, letters, chosen) == ["ann-the-person"]
+    session.expunge(letters)  # a row that was read before
+    forget(session, catalog.get_dataset(session, "letters"), 0)
+    assert letters.erased_units == 0
+    for contains, matches in ((None, None), (None, "^")):
+        listed = catalog.list_documents(session, letters, contains=contains, matches=matches, limit=9, offset=0)
+        assert [one.text for one in listed.items] == ["bobs text", "zoës text"]
+    with pytest.raises(ConflictError, match=r"erased in this moment\. Try again\."):
+        catalog.names_of_deletion(session, letters, chosen)
+
+
+def test_texts_choose_no_erased_unit(session: Session, letters: Dataset) -> None:
+    forget(session, letters, 0)
+    for rule in (Containing("bobs"), Matching("^b"), Matching("^$|bobs")):
+        chosen = catalog.resolve_units(session, letters, rule)
+        assert (chosen.units, chosen.documents) == ([1], 1)
+    for rule in (Containing("ann"), Matching("^$")):
+        with pytest.raises(DeletionSetError, match="is empty"):
+            catalog.resolve_units(session, letters, rule)
+    for rule in (Containing("text"), Matching("text")):
+        with pytest.raises(DeletionSetError, match="whole dataset"):  # all that is left
+            catalog.resolve_units(session, letters, rule)
 
 
 def test_erased_units_are_refused_by_the_database_and_from_memory(session: Session, letters: Dataset) -> None:

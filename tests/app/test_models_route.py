@@ -33,11 +33,12 @@ def with_axes(tmp_path_factory: pytest.TempPathFactory, artifact: Artifact) -> A
     return build(NAMES, wanted, tmp_path_factory.mktemp("artifacts") / "axes")
 
 
-@pytest.fixture
-def axes(database: Database, settings: Settings, sketch: str, with_axes: Artifact) -> str:
+@pytest.fixture(scope="module")
+def axes(lasting_database: Database, lasting_settings: Settings, lasting_sketch: str, with_axes: Artifact) -> str:
     """The name of a sketch with axes beside the one without."""
-    with transaction(database) as session:
-        register(session, settings, catalog.get_dataset(session, "names"), with_axes, sketch="axes")
+    assert lasting_sketch
+    with transaction(lasting_database) as session:
+        register(session, lasting_settings, catalog.get_dataset(session, "names"), with_axes, sketch="axes")
     return "axes"
 
 
@@ -48,8 +49,8 @@ def post(client: TestClient, path: str, **body: Any) -> dict[str, Any]:
     return answer
 
 
-def test_attributions_name_the_units_that_matter(client: TestClient, axes: str, with_axes: Artifact) -> None:
-    answer = post(client, "/attributions", sketch=axes, measurement={"kind": "loss", "text": "max"}, top=4)
+def test_attributions_name_the_units_that_matter(lasting_service: TestClient, axes: str, with_axes: Artifact) -> None:
+    answer = post(lasting_service, "/attributions", sketch=axes, measurement={"kind": "loss", "text": "max"}, top=4)
     configuration = with_axes.manifest.configuration
     models = retrain(NAMES, configuration, [[], *([unit] for unit in range(len(NAMES)))])
     base, *values = measure_models(MAX, configuration.model, models).tolist()
@@ -63,9 +64,9 @@ def test_attributions_name_the_units_that_matter(client: TestClient, axes: str, 
         assert (a["text"], a["documents"]) == (NAMES.texts[int(a["unit"])], 1)
 
 
-def test_attributions_come_from_directions_alone_too(client: TestClient, sketch: str) -> None:
+def test_attributions_come_from_directions_alone_too(lasting_service: TestClient, lasting_sketch: str) -> None:
     measurement = {"kind": "log_probability", "prompt": "ma", "completion": "x"}
-    answer = post(client, "/attributions", sketch=sketch, measurement=measurement)
+    answer = post(lasting_service, "/attributions", sketch=lasting_sketch, measurement=measurement)
     assert answer["estimator"] == "sphere"
     assert len(answer["raising"]) == len(answer["lowering"]) == 10
 
@@ -82,29 +83,33 @@ def test_attributions_come_from_directions_alone_too(client: TestClient, sketch:
     ],
 )
 def test_attributions_that_cannot_be_told_are_refused(
-    client: TestClient, sketch: str, changed: dict[str, Any], status: int
+    lasting_service: TestClient, lasting_sketch: str, changed: dict[str, Any], status: int
 ) -> None:
-    question = {"sketch": sketch, "measurement": {"kind": "loss", "text": "max"}} | changed
-    refusal(client.post("/attributions", json=question), status)
+    question = {"sketch": lasting_sketch, "measurement": {"kind": "loss", "text": "max"}} | changed
+    refusal(lasting_service.post("/attributions", json=question), status)
 
 
-def test_samples_of_both_models_come_from_the_same_random_numbers(client: TestClient, axes: str) -> None:
+def test_samples_of_both_models_come_from_the_same_random_numbers(lasting_service: TestClient, axes: str) -> None:
     question = {"sketch": axes, "delete": {"subset": "has-x"}, "count": 40, "seed": 3}
-    answer = post(client, "/samples", **question)
+    answer = post(lasting_service, "/samples", **question)
     assert answer["deleted"] == {"units": len(HAS_X), "documents": len(HAS_X)}
     assert answer["source"] in {"axes", "retrained"}
     pairs = [(sample["baseline"], sample["counterfactual"]) for sample in answer["samples"]]
     assert len(pairs) == 40
     assert 0 < sum(one == two for one, two in pairs) < 40
-    again = post(client, "/samples", **question)
+    again = post(lasting_service, "/samples", **question)
     assert again["samples"] == answer["samples"]
-    alone = post(client, "/samples", **(question | {"delete": {"documents": [0]}}))
+    alone = post(lasting_service, "/samples", **(question | {"delete": {"documents": [0]}}))
     assert alone["source"] == "retrained"
     assert [sample["baseline"] for sample in alone["samples"]] == [one for one, _ in pairs]
 
 
-def test_without_axes_a_sample_is_refused_with_the_build_that_serves(client: TestClient, sketch: str) -> None:
-    body = refusal(client.post("/samples", json={"sketch": sketch, "delete": {"subset": "has-x"}}), 400)
+def test_without_axes_a_sample_is_refused_with_the_build_that_serves(
+    lasting_service: TestClient, lasting_sketch: str
+) -> None:
+    body = refusal(
+        lasting_service.post("/samples", json={"sketch": lasting_sketch, "delete": {"subset": "has-x"}}), 400
+    )
     assert "a build with --axes serves this question" in body["detail"]
 
 
@@ -120,16 +125,16 @@ def test_without_axes_a_sample_is_refused_with_the_build_that_serves(client: Tes
     ],
 )
 def test_samples_that_cannot_be_drawn_are_refused(
-    client: TestClient, axes: str, changed: dict[str, Any], status: int
+    lasting_service: TestClient, axes: str, changed: dict[str, Any], status: int
 ) -> None:
-    refusal(client.post("/samples", json={"sketch": axes, "delete": {"subset": "has-x"}} | changed), status)
+    refusal(lasting_service.post("/samples", json={"sketch": axes, "delete": {"subset": "has-x"}} | changed), status)
 
 
 def test_the_commands_say_the_same(
-    client: TestClient, axes: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lasting_service: TestClient, axes: str, lasting_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(settings.data_dir))
-    monkeypatch.setenv("NEVERSEEN_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(lasting_settings.data_dir))
+    monkeypatch.setenv("NEVERSEEN_DATABASE_URL", lasting_settings.database_url)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> str:
@@ -137,12 +142,12 @@ def test_the_commands_say_the_same(
         assert done.exception is None, done.output
         return done.output
 
-    answer = post(client, "/attributions", sketch=axes, measurement={"kind": "loss", "text": "max"}, top=2)
+    answer = post(lasting_service, "/attributions", sketch=axes, measurement={"kind": "loss", "text": "max"}, top=2)
     printed = run("attributions", axes, "--text", "max", "--top", "2")
     for a in answer["raising"] + answer["lowering"]:
         assert f"{a['change']:+.4f}" in printed
         assert a["text"] in printed
-    drawn = post(client, "/samples", sketch=axes, delete={"subset": "has-x"}, count=3, seed=4)
+    drawn = post(lasting_service, "/samples", sketch=axes, delete={"subset": "has-x"}, count=3, seed=4)
     printed = run("samples", axes, "--subset", "has-x", "--count", "3", "--seed", "4")
     assert all(sample["counterfactual"] in printed for sample in drawn["samples"])
     path = tmp_path / "model.safetensors"

@@ -39,9 +39,9 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
     ],
 )
 def test_a_request_has_its_own_id_or_a_new_one(
-    client: TestClient, headers: dict[str, str], expected: str | None
+    lasting_client: TestClient, headers: dict[str, str], expected: str | None
 ) -> None:
-    given = client.get("/healthz", headers=headers).headers["X-Request-ID"]
+    given = lasting_client.get("/healthz", headers=headers).headers["X-Request-ID"]
     assert given == expected or (expected is None and re.fullmatch(r"[0-9a-f]{32}", given))
 
 
@@ -50,8 +50,8 @@ def test_ids_that_are_made_differ() -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/datasets", "/nowhere", "/docs", "/openapi.json", "/metrics"])
-def test_every_answer_has_the_headers_that_keep_browsers_from_mischief(client: TestClient, path: str) -> None:
-    headers = client.get(path).headers
+def test_every_answer_has_the_headers_that_keep_browsers_from_mischief(lasting_client: TestClient, path: str) -> None:
+    headers = lasting_client.get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"

@@ -64,6 +64,7 @@ def test_the_operations_are_these() -> None:
     assert set(OPERATIONS) == {
         "predict",
         "attribute",
+        "calibrate",
         "sample",
         "list_verifications",
         "get_verification",
@@ -72,6 +73,7 @@ def test_the_operations_are_these() -> None:
         "get_dataset",
         "list_documents",
         "list_units",
+        "resolve_deletion",
         "list_subsets",
         "create_subset",
         "get_subset",
@@ -79,6 +81,7 @@ def test_the_operations_are_these() -> None:
         "get_sketch",
         "list_sketch_versions",
         "get_sketch_version",
+        "get_build",
         "promote_version",
         "rollback_version",
         "retire_version",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import catalog
@@ -28,8 +28,6 @@ HAS_X = [number for number, text in enumerate(NAMES.texts) if "x" in text]
 
 JSON = {"Content-Type": "application/json"}
 
-pytestmark = pytest.mark.usefixtures("sketch")
-
 
 def ask(client: TestClient, **changed: Any) -> dict[str, Any]:
     response = client.post("/predict", json=QUESTION | changed)
@@ -38,8 +36,8 @@ def ask(client: TestClient, **changed: Any) -> dict[str, Any]:
     return body
 
 
-def test_the_answer_says_what_was_asked_and_adds_up(client: TestClient) -> None:
-    answer = ask(client, degree=2)
+def test_the_answer_says_what_was_asked_and_adds_up(lasting_service: TestClient) -> None:
+    answer = ask(lasting_service, degree=2)
     assert (answer["sketch"], answer["version"]) == ("tiny", 1)
     assert answer["deleted"] == {"units": len(HAS_X), "documents": len(HAS_X)}
     assert answer["elapsed_ms"] > 0
@@ -70,11 +68,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-# The application is shared by all examples, none of which gets to write.
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(changed=st.fixed_dictionaries({}, optional=VALUES))
-def test_every_question_is_answered_with_finite_numbers_or_refused(client: TestClient, changed: dict[str, Any]) -> None:
-    response = client.post("/predict", content=json.dumps(QUESTION | changed), headers=JSON)
+def test_every_question_is_answered_with_finite_numbers_or_refused(
+    lasting_service: TestClient, changed: dict[str, Any]
+) -> None:
+    response = lasting_service.post("/predict", content=json.dumps(QUESTION | changed), headers=JSON)
     if response.status_code != 200:
         refusal(response, response.status_code)
         assert response.status_code in (400, 422), response.text
@@ -85,39 +84,39 @@ def test_every_question_is_answered_with_finite_numbers_or_refused(client: TestC
         assert all(low <= point["estimate"] <= high for point in points for low, high in [point["interval"]])
 
 
-def test_the_same_deletion_has_the_same_answer_whatever_it_is_called(client: TestClient) -> None:
+def test_the_same_deletion_has_the_same_answer_whatever_it_is_called(lasting_service: TestClient) -> None:
     by_subset, by_documents, by_units = (
-        ask(client, delete=delete)["predictions"]
+        ask(lasting_service, delete=delete)["predictions"]
         for delete in ({"subset": "has-x"}, {"documents": HAS_X[::-1]}, {"units": [str(n) for n in HAS_X]})
     )
     assert by_subset == by_documents == by_units
 
 
-def test_another_deletion_has_another_answer(client: TestClient) -> None:
-    assert ask(client)["predictions"] != ask(client, delete={"documents": [0]})["predictions"]
+def test_another_deletion_has_another_answer(lasting_service: TestClient) -> None:
+    assert ask(lasting_service)["predictions"] != ask(lasting_service, delete={"documents": [0]})["predictions"]
 
 
-def test_degree_0_is_the_baseline(client: TestClient) -> None:
-    (prediction,) = ask(client, degree=0)["predictions"]
+def test_degree_0_is_the_baseline(lasting_service: TestClient) -> None:
+    (prediction,) = ask(lasting_service, degree=0)["predictions"]
     assert prediction["estimate"] == prediction["baseline"]
     assert prediction["change"] == 0
 
 
-def test_auto_takes_a_degree_that_the_sketch_has(client: TestClient) -> None:
-    (automatic,) = ask(client)["predictions"]
-    (chosen,) = ask(client, degree=automatic["degree"])["predictions"]
+def test_auto_takes_a_degree_that_the_sketch_has(lasting_service: TestClient) -> None:
+    (automatic,) = ask(lasting_service)["predictions"]
+    (chosen,) = ask(lasting_service, degree=automatic["degree"])["predictions"]
     assert automatic == chosen
 
 
-def test_measurements_are_answered_in_order(client: TestClient) -> None:
+def test_measurements_are_answered_in_order(lasting_service: TestClient) -> None:
     texts = ["xena", "max", "bob", "max"]
-    predictions = ask(client, measurements=[{"kind": "loss", "text": text} for text in texts])["predictions"]
+    predictions = ask(lasting_service, measurements=[{"kind": "loss", "text": text} for text in texts])["predictions"]
     assert [prediction["measurement"]["text"] for prediction in predictions] == texts
-    assert predictions[1] == predictions[3] == ask(client)["predictions"][0]
+    assert predictions[1] == predictions[3] == ask(lasting_service)["predictions"][0]
 
 
-def test_a_list_of_downweights_is_a_curve(client: TestClient) -> None:
-    (prediction,) = ask(client, degree=2, downweight=[0.0, 0.5, 1.0])["predictions"]
+def test_a_list_of_downweights_is_a_curve(lasting_service: TestClient) -> None:
+    (prediction,) = ask(lasting_service, degree=2, downweight=[0.0, 0.5, 1.0])["predictions"]
     (first, second) = (term["value"] for term in prediction["terms"])
     assert [point["downweight"] for point in prediction["curve"]] == [0.0, 0.5, 1.0]
     for point in prediction["curve"]:
@@ -126,22 +125,22 @@ def test_a_list_of_downweights_is_a_curve(client: TestClient) -> None:
         assert point["interval"][0] <= point["estimate"] <= point["interval"][1]
     assert prediction["curve"][0]["standard_error"] == 0
     assert prediction["estimate"] == prediction["curve"][-1]["estimate"]
-    (single,) = ask(client, degree=2, downweight=0.5)["predictions"]
+    (single,) = ask(lasting_service, degree=2, downweight=0.5)["predictions"]
     assert single["estimate"] == prediction["curve"][1]["estimate"]
     assert single["curve"] is None
 
 
-def test_more_confidence_is_a_wider_interval(client: TestClient) -> None:
+def test_more_confidence_is_a_wider_interval(lasting_service: TestClient) -> None:
     def width(confidence: float) -> float:
-        (prediction,) = ask(client, degree=1, confidence=confidence)["predictions"]
+        (prediction,) = ask(lasting_service, degree=1, confidence=confidence)["predictions"]
         return float(prediction["interval"][1] - prediction["interval"][0])
 
     assert width(0.5) < width(0.9) < width(0.99)
 
 
-def test_the_average_asked_is_the_one_answered(client: TestClient) -> None:
-    (mean,) = ask(client, degree=1)["predictions"]
-    (median,) = ask(client, degree=1, average="median_of_means")["predictions"]
+def test_the_average_asked_is_the_one_answered(lasting_service: TestClient) -> None:
+    (mean,) = ask(lasting_service, degree=1)["predictions"]
+    (median,) = ask(lasting_service, degree=1, average="median_of_means")["predictions"]
     assert median["average"] == "median_of_means"
     assert median["baseline"] == mean["baseline"]
     assert median["estimate"] != mean["estimate"]
@@ -173,13 +172,14 @@ def test_the_average_asked_is_the_one_answered(client: TestClient) -> None:
     ],
 )
 def test_a_question_that_cant_be_answered_is_told_why(
-    client: TestClient, changed: dict[str, Any], status: int, slug: str, message: str
+    lasting_service: TestClient, changed: dict[str, Any], status: int, slug: str, message: str
 ) -> None:
-    body = refusal(client.post("/predict", content=json.dumps(QUESTION | changed), headers=JSON), status)
+    body = refusal(lasting_service.post("/predict", content=json.dumps(QUESTION | changed), headers=JSON), status)
     assert body["type"] == f"urn:neverseen:problem:{slug}"
     assert message in body["detail"]
 
 
+@pytest.mark.usefixtures("sketch")
 def test_a_version_can_be_named_and_a_retired_one_isnt_served(
     client: TestClient, database: Database, settings: Settings, artifact: Artifact
 ) -> None:
@@ -210,6 +210,7 @@ def damage(path: Path, how: str) -> None:
             path.rename(path.with_name("elsewhere"))
 
 
+@pytest.mark.usefixtures("sketch")
 @pytest.mark.parametrize("how", ["truncated", "damaged", "foreign", "gone"])
 def test_a_damaged_artifact_is_refused_and_the_others_go_on_serving(
     database: Database, settings: Settings, artifact: Artifact, how: str
@@ -229,14 +230,15 @@ def test_a_damaged_artifact_is_refused_and_the_others_go_on_serving(
         assert ask(client)["predictions"]
 
 
-def test_it_is_ready_with_the_current_versions_resident(client: TestClient) -> None:
-    ready = client.get("/readyz").json()
+def test_it_is_ready_with_the_current_versions_resident(lasting_service: TestClient) -> None:
+    ready = lasting_service.get("/readyz").json()
     assert ready["status"] == "ready"
     assert [one["label"] for one in ready["resident"]] == ["tiny v1"]
     assert all(one["bytes"] > 0 for one in ready["resident"])
     assert ready["failed"] == []
 
 
+@pytest.mark.usefixtures("sketch")
 def test_it_isnt_ready_when_no_sketch_can_be_served(settings: Settings, database: Database) -> None:
     with transaction(database, writes=False) as session:
         damage(settings.artifacts_dir / catalog.get_version(session, "tiny").location, "gone")
@@ -247,6 +249,7 @@ def test_it_isnt_ready_when_no_sketch_can_be_served(settings: Settings, database
         assert client.get("/healthz").json() == {"status": "alive"}
 
 
+@pytest.mark.usefixtures("sketch")
 def test_a_version_registered_while_it_runs_is_served(
     client: TestClient, database: Database, settings: Settings, artifact: Artifact
 ) -> None:

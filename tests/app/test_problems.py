@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -20,7 +20,7 @@ from app.settings import Settings
 from tests.app.conftest import refusal
 
 # What has the wrong form is refused before the database is asked: one kind of it is enough.
-on_sqlite = pytest.mark.parametrize("backend", ["sqlite"])
+on_sqlite = pytest.mark.parametrize("lasting_settings", ["sqlite"], indirect=True)
 
 QUESTION: dict[str, Any] = {
     "sketch": "tiny",
@@ -29,9 +29,9 @@ QUESTION: dict[str, Any] = {
 }
 
 
-def test_an_unknown_address_and_method_are_refused(client: TestClient) -> None:
-    assert "/docs" in refusal(client.get("/nothing"), 404)["detail"]
-    response = client.delete("/datasets")
+def test_an_unknown_address_and_method_are_refused(lasting_client: TestClient) -> None:
+    assert "/docs" in refusal(lasting_client.get("/nothing"), 404)["detail"]
+    response = lasting_client.delete("/datasets")
     refusal(response, 405)
     assert response.headers["allow"] == "GET, POST"
 
@@ -52,15 +52,15 @@ def test_an_unknown_address_and_method_are_refused(client: TestClient) -> None:
         (b"null", "must be a JSON object"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(client: TestClient, content: bytes, message: str) -> None:
-    response = client.post("/predict", content=content, headers={"Content-Type": "application/json"})
+def test_a_body_that_is_no_json_object_is_refused(lasting_client: TestClient, content: bytes, message: str) -> None:
+    response = lasting_client.post("/predict", content=content, headers={"Content-Type": "application/json"})
     body = refusal(response, 422)
     assert message in body["detail"]
     assert [fault["location"] for fault in body["errors"]] == ["body"]
 
 
-def test_a_body_of_another_content_type_is_told_which_to_use(client: TestClient) -> None:
-    response = client.post("/predict", content=json.dumps(QUESTION), headers={"Content-Type": "text/plain"})
+def test_a_body_of_another_content_type_is_told_which_to_use(lasting_client: TestClient) -> None:
+    response = lasting_client.post("/predict", content=json.dumps(QUESTION), headers={"Content-Type": "text/plain"})
     assert "Content-Type: application/json" in refusal(response, 422)["detail"]
 
 
@@ -111,17 +111,19 @@ def test_a_body_of_another_content_type_is_told_which_to_use(client: TestClient)
         ({"k" * 100_000: 1}, "body.kkk"),
     ],
 )
-def test_a_question_of_the_wrong_form_is_told_where(client: TestClient, changed: dict[str, Any], location: str) -> None:
+def test_a_question_of_the_wrong_form_is_told_where(
+    lasting_client: TestClient, changed: dict[str, Any], location: str
+) -> None:
     content = json.dumps(QUESTION | changed)  # which writes NaN, Infinity and lone surrogates as clients may
-    response = client.post("/predict", content=content, headers={"Content-Type": "application/json"})
+    response = lasting_client.post("/predict", content=content, headers={"Content-Type": "application/json"})
     body = refusal(response, 422)
     assert body["type"] == "urn:neverseen:problem:validation"
     assert [fault["location"][: len(location)] for fault in body["errors"]] == [location]
     assert all(fault["message"] for fault in body["errors"])
 
 
-def test_many_faults_are_counted_and_the_first_are_listed(client: TestClient) -> None:
-    body = refusal(client.post("/predict", json=QUESTION | {f"unknown{n}": 1 for n in range(500)}), 422)
+def test_many_faults_are_counted_and_the_first_are_listed(lasting_client: TestClient) -> None:
+    body = refusal(lasting_client.post("/predict", json=QUESTION | {f"unknown{n}": 1 for n in range(500)}), 422)
     assert len(body["errors"]) == 20
     assert "and 499 more" in body["detail"]
 
@@ -142,6 +144,10 @@ def test_many_faults_are_counted_and_the_first_are_listed(client: TestClient) ->
         "/datasets/%FF",
         "/datasets/names/documents?contains=",
         f"/datasets/names/documents?contains={'x' * 201}",
+        "/datasets/names/documents?matches=",
+        f"/datasets/names/documents?matches={'x' * 201}",
+        "/datasets/names/units?contains=",
+        f"/datasets/names/units?contains={'x' * 201}",
         "/datasets/names/documents?subset=%00",
         "/sketches/tiny/versions/0",
         "/sketches/tiny/versions/one",
@@ -151,8 +157,8 @@ def test_many_faults_are_counted_and_the_first_are_listed(client: TestClient) ->
         "/sketches/tiny/versions/-1",
     ],
 )
-def test_parameters_out_of_range_are_refused(client: TestClient, address: str) -> None:
-    assert refusal(client.get(address), 422)["errors"]
+def test_parameters_out_of_range_are_refused(lasting_client: TestClient, address: str) -> None:
+    assert refusal(lasting_client.get(address), 422)["errors"]
 
 
 @pytest.mark.parametrize(
@@ -169,24 +175,25 @@ def test_parameters_out_of_range_are_refused(client: TestClient, address: str) -
         f"/sketches/nmaes/versions/{2**31 - 1}",
     ],
 )
-def test_unknown_names_are_refused(client: TestClient, address: str) -> None:
-    body = refusal(client.get(address), 404)
+def test_unknown_names_are_refused(lasting_client: TestClient, address: str) -> None:
+    body = refusal(lasting_client.get(address), 404)
     assert body["detail"].endswith("None exists yet.")
     assert body["errors"] == []
 
 
+@pytest.mark.parametrize("sought", ["documents?contains", "documents?matches", "units?contains"])
 @pytest.mark.parametrize("needle", ["%00", "%0A", "%ED%A0%80", "%F0%9F%98%80", "%25", "%27%3B--"])
-def test_an_odd_filter_is_refused_or_finds_nothing(client: TestClient, needle: str) -> None:
+def test_an_odd_filter_is_refused_or_finds_nothing(client: TestClient, sought: str, needle: str) -> None:
     client.post("/datasets", json={"name": "names", "content": "ann\nbob"})
-    response = client.get(f"/datasets/names/documents?contains={needle}")
+    response = client.get(f"/datasets/names/{sought}={needle}")
     if needle in ("%00", "%0A"):
         assert "unprintable" in refusal(response, 400)["detail"]
     else:
         assert response.json()["total"] == 0
 
 
-def test_unknown_query_parameters_are_no_trouble(client: TestClient) -> None:
-    assert client.get("/datasets?colour=green").status_code == 200
+def test_unknown_query_parameters_are_no_trouble(lasting_client: TestClient) -> None:
+    assert lasting_client.get("/datasets?colour=green").status_code == 200
 
 
 json_values = st.recursive(
@@ -196,12 +203,11 @@ json_values = st.recursive(
 )
 
 
-# The application is shared by all examples, none of which gets to write.
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([*QUESTION, "version", "degree", "downweight", "confidence", "average"]), value=json_values)
-def test_no_value_crashes_the_server(client: TestClient, key: str, value: object) -> None:
+def test_no_value_crashes_the_server(lasting_client: TestClient, key: str, value: object) -> None:
     content = json.dumps(QUESTION | {key: value})
-    response = client.post("/predict", content=content, headers={"Content-Type": "application/json"})
+    response = lasting_client.post("/predict", content=content, headers={"Content-Type": "application/json"})
     refusal(response, 404 if response.status_code == 404 else 422)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from app import catalog
+from app.db import Database, transaction
+from app.main import create_app
 from app.settings import Settings
 from engine.store import Artifact
 from tests.app.conftest import NAMES, refusal
@@ -63,9 +66,32 @@ def test_a_dataset_is_found_where_its_creation_says(client: TestClient, people: 
 def test_documents_and_units_are_listed(client: TestClient, people: dict[str, Any]) -> None:
     assert (people["document_count"], people["unit_count"], people["has_subjects"]) == (4, 3, True)
     documents = client.get("/datasets/people/documents?contains=ca&limit=1&offset=1").json()
-    assert documents == {"items": [{"number": 2, "unit_number": 1, "text": "bca"}], "total": 2, "limit": 1, "offset": 1}
+    bobs = {"number": 2, "unit_number": 1, "unit": "bob", "text": "bca"}
+    assert documents == {"items": [bobs], "total": 2, "limit": 1, "offset": 1}
+    assert client.get("/datasets/people/documents", params={"matches": "^b.a$"}).json()["items"] == [bobs]
+    matching = client.get("/datasets/people/documents", params={"matches": "a", "limit": 2, "offset": 1}).json()
+    assert ([one["number"] for one in matching["items"]], matching["total"]) == ([1, 2], 4)
     units = client.get("/datasets/people/units?offset=1").json()
-    assert units["items"] == [{"number": 1, "name": "bob"}, {"number": 2, "name": "zoë"}]
+    assert units["items"] == [
+        {"number": 1, "name": "bob", "document_count": 1},
+        {"number": 2, "name": "zoë", "document_count": 1},
+    ]
+    found = client.get("/datasets/people/units?contains=nn").json()
+    assert found["items"] == [{"number": 0, "name": "ann", "document_count": 2}]
+
+
+@pytest.mark.parametrize(
+    ("sought", "message"),
+    [
+        ({"contains": "a", "matches": "a"}, "by contains or by matches; give one of them"),
+        ({"matches": "(a"}, "Not a regular expression: missing )"),
+        ({"matches": "a\0"}, "regular expression holds the unprintable"),
+    ],
+)
+def test_documents_are_not_searched_for_just_anything(
+    client: TestClient, people: dict[str, Any], sought: dict[str, str], message: str
+) -> None:
+    assert message in refusal(client.get("/datasets/people/documents", params=sought), 400)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +139,7 @@ def test_a_dataset_of_the_wrong_form_is_told_where(client: TestClient, body: dic
         ("/datasets", {"name": "names", "documents": [""] * 400_000}, "body.documents.0"),
         ("/datasets/people/subsets", {"name": "some", "documents": [""] * 400_000}, "body.documents.0"),
         ("/datasets/people/subsets", {"name": "some", "units": [0] * 400_000}, "body.units.0"),
+        ("/datasets/people/resolve", {"units": [0] * 400_000}, "body.units.0"),
     ],
 )
 def test_the_first_fault_of_a_list_is_told(
@@ -160,36 +187,125 @@ def test_a_subset_is_found_where_its_creation_says(
     assert documents["total"] == created["document_count"]
 
 
-@pytest.mark.parametrize(
-    ("rule", "status", "message"),
-    [
-        ({"documents": [0]}, 400, "Document 0 belongs to unit 0"),
-        ({"documents": [4]}, 400, "no document 4"),
-        ({"documents": [2, 2]}, 400, "more than once"),
-        ({"documents": []}, 400, "is empty"),
-        ({"documents": [0, 1, 2, 3]}, 400, "whole dataset"),
-        ({"documents": [2**64]}, 400, "no document 18446744073709551616"),
-        ({"units": ["nobody"]}, 404, "no unit 'nobody'"),
-        ({"units": ["\0"]}, 404, "no unit '\\x00'"),
-        ({"units": ["\ud800"]}, 404, "no unit '\\ud800'"),
-        ({"contains": "x"}, 400, "is empty"),
-        ({"contains": "\ud800"}, 422, "body.contains"),
-        ({"matches": "(a"}, 400, "Not a regular expression: missing )"),
-        ({"matches": "a\0"}, 400, "unprintable"),
-        ({}, 422, "exactly one of"),
-        ({"contains": "a", "matches": "a"}, 422, "exactly one of"),
-        ({"contains": ""}, 422, "body.contains"),
-        ({"contains": "a" * 201}, 422, "body.contains"),
-        ({"matches": "a" * 201}, 422, "body.matches"),
-        ({"documents": ["0"]}, 422, "body.documents.0"),
-    ],
-)
+NO_DELETION_SETS: list[tuple[dict[str, Any], int, str]] = [
+    ({"documents": [0]}, 400, "Document 0 belongs to unit 0"),
+    ({"documents": [4]}, 400, "no document 4"),
+    ({"documents": [2, 2]}, 400, "more than once"),
+    ({"documents": []}, 400, "is empty"),
+    ({"documents": [0, 1, 2, 3]}, 400, "whole dataset"),
+    ({"documents": [2**64]}, 400, "no document 18446744073709551616"),
+    ({"units": ["nobody"]}, 404, "no unit 'nobody'"),
+    ({"units": ["\0"]}, 404, "no unit '\\x00'"),
+    ({"units": ["\ud800"]}, 404, "no unit '\\ud800'"),
+    ({"contains": "x"}, 400, "is empty"),
+    ({"contains": "\ud800"}, 422, "body.contains"),
+    ({"matches": "(a"}, 400, "Not a regular expression: missing )"),
+    ({"matches": "a\0"}, 400, "unprintable"),
+    ({}, 422, "exactly one of"),
+    ({"contains": "a", "matches": "a"}, 422, "exactly one of"),
+    ({"contains": ""}, 422, "body.contains"),
+    ({"contains": "a" * 201}, 422, "body.contains"),
+    ({"matches": "a" * 201}, 422, "body.matches"),
+    ({"documents": ["0"]}, 422, "body.documents.0"),
+]
+
+
+@pytest.mark.parametrize(("rule", "status", "message"), NO_DELETION_SETS)
 def test_what_is_no_deletion_set_is_refused(
     client: TestClient, people: dict[str, Any], rule: dict[str, Any], status: int, message: str
 ) -> None:
     body = refusal(post(client, "/datasets/people/subsets", {"name": "some", **rule}), status)
     assert message in body["detail"]
     assert client.get("/datasets/people/subsets").json()["total"] == 0
+
+
+CHOOSING: list[tuple[dict[str, Any], list[str]]] = [
+    ({"documents": [1, 0]}, ["ann"]),
+    ({"units": ["zoë", "bob"]}, ["bob", "zoë"]),
+    ({"contains": "bc"}, ["ann", "bob"]),
+    ({"matches": "^cb?a"}, ["ann", "zoë"]),
+    ({"subset": "not-ann"}, ["bob", "zoë"]),
+    ({"contains": None, "matches": None, "subset": None, "units": None, "documents": [3]}, ["zoë"]),
+]
+
+
+@pytest.mark.parametrize(("deletion", "units"), CHOOSING)
+def test_a_deletion_is_resolved_and_nothing_is_changed(
+    client: TestClient, people: dict[str, Any], deletion: dict[str, Any], units: list[str]
+) -> None:
+    not_ann = {"name": "not-ann", "documents": [2, 3]}
+    subset = client.post("/datasets/people/subsets", json=not_ann).json()
+    before = client.get("/audit").json()["total"]
+    assert client.post("/datasets/people/resolve", json=deletion).json() == {
+        "dataset": "people",
+        "unit_count": len(units),
+        "document_count": len(units) + ("ann" in units),
+        "units": units,
+    }
+    assert client.get("/datasets/people/subsets").json()["items"] == [subset]
+    assert client.get("/audit").json()["total"] == before
+
+
+@pytest.mark.parametrize(
+    ("deletion", "status", "message"),
+    [
+        *NO_DELETION_SETS,
+        ({"subset": "others"}, 404, "no subset 'others' of the dataset 'people'. None exists yet."),
+        ({"subset": "Others"}, 422, "body.subset"),
+        ({"subset": "others", "documents": [0]}, 422, "exactly one of documents, units, subset, contains, matches"),
+        ({"documents": [2], "colour": "red"}, 422, "body.colour"),
+    ],
+)
+def test_what_is_no_deletion_set_is_not_resolved(
+    client: TestClient, people: dict[str, Any], deletion: dict[str, Any], status: int, message: str
+) -> None:
+    assert message in refusal(post(client, "/datasets/people/resolve", deletion), status)["detail"]
+
+
+def test_a_deletion_is_resolved_within_its_dataset(client: TestClient, people: dict[str, Any]) -> None:
+    assert "Known: people." in refusal(client.post("/datasets/names/resolve", json={"contains": "a"}), 404)["detail"]
+
+
+def test_more_units_than_a_question_may_delete_are_not_resolved(settings: Settings) -> None:
+    application = create_app(settings.model_copy(update={"max_units": 2}))
+    with TestClient(application, raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
+        client.post("/datasets", json={"name": "names", "content": "ann\nanna\nhanna\nbob"})
+        assert client.post("/datasets/names/resolve", json={"contains": "anna"}).json()["units"] == ["1", "2"]
+        body = refusal(client.post("/datasets/names/resolve", json={"contains": "ann"}), 400)
+    assert body["type"].endswith(":limit")
+    assert body["detail"] == "3 units would be deleted, and a question may delete 2."
+
+
+def test_an_expression_of_exponential_time_is_given_up(client: TestClient) -> None:
+    client.post("/datasets", json={"name": "names", "content": f"{'a' * 60}\nbob"})
+    asked = [
+        client.get("/datasets/names/documents", params={"matches": "(a|a)*b"}),
+        client.post("/datasets/names/resolve", json={"matches": "(a|a)*b"}),
+    ]
+    for response in asked:
+        body = refusal(response, 400)
+        assert body["type"].endswith(":pattern")
+        assert "took longer than 3 s" in body["detail"]
+    assert client.get("/datasets/names/documents?matches=b$").json()["total"] == 1
+
+
+def test_erased_units_are_neither_searched_nor_resolved(
+    client: TestClient, people: dict[str, Any], database: Database
+) -> None:
+    with transaction(database) as session:
+        row = catalog.get_dataset(session, "people")
+        catalog.forget_units(session, row, [1], now=datetime.now(UTC))
+    assert client.get("/datasets/people/documents", params={"matches": "^|b"}).json()["total"] == 3
+    assert [one["name"] for one in client.get("/datasets/people/units").json()["items"]] == ["ann", "zoë"]
+    assert client.post("/datasets/people/resolve", json={"contains": "abc"}).json()["units"] == ["ann"]
+    for deletion, status, message in (
+        ({"documents": [2]}, 400, "was erased"),
+        ({"units": ["bob"]}, 404, "no unit 'bob'"),
+        ({"contains": "bca"}, 400, "is empty"),
+        ({"matches": "^$"}, 400, "is empty"),
+        ({"matches": "a"}, 400, "whole dataset"),  # all that is left
+    ):
+        assert message in refusal(client.post("/datasets/people/resolve", json=deletion), status)["detail"]
 
 
 def test_a_subset_never_changes(client: TestClient, people: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from engine.question import Prediction, Term
 from engine.retrain import retrain
 from engine.store import Artifact, open_artifact
 from engine.supplements import contains
-from tests.app.conftest import NAMES, refusal, register
+from tests.app.conftest import NAMES, add_sketch, refusal, register
 
 HAS_X = [number for number, text in enumerate(NAMES.texts) if "x" in text]
 QUESTION: dict[str, Any] = {
@@ -45,7 +45,14 @@ QUESTION: dict[str, Any] = {
 TEXTS = ("max", "bob")
 NOW = datetime.now(UTC)
 
-pytestmark = pytest.mark.usefixtures("sketch")
+
+@pytest.fixture
+def settings(settings: Settings, artifact: Artifact) -> Settings:
+    """Settings with a catalog that has the sketch "tiny"."""
+    database = open_database(settings)
+    add_sketch(database, settings, artifact)
+    database.dispose()
+    return settings
 
 
 def prediction(text: str) -> Prediction:
@@ -168,11 +175,12 @@ def test_a_distribution_is_verified_character_by_character(client: TestClient, a
     assert len(compared["error"]) == len(compared["inside_interval"]) == len(compared["tokens"])
 
 
-def test_without_verify_nothing_is_verified(client: TestClient) -> None:
-    assert client.post("/predict", json=QUESTION | {"verify": False}).json()["verification"] is None
-    assert client.get("/verifications").json()["total"] == 0
+def test_without_verify_nothing_is_verified(lasting_service: TestClient) -> None:
+    assert lasting_service.post("/predict", json=QUESTION | {"verify": False}).json()["verification"] is None
+    assert lasting_service.get("/verifications").json()["total"] == 0
 
 
+@pytest.mark.usefixtures("spawned")  # which takes so long that it is stopped in the middle
 def test_what_a_stopped_service_leaves_is_taken_up_by_the_next_one(
     settings: Settings, database: Database, artifact: Artifact
 ) -> None:
@@ -254,19 +262,19 @@ def test_the_queue_is_bounded(client: TestClient, database: Database, monkeypatc
     ],
 )
 def test_what_is_refused_is_not_verified(
-    client: TestClient, changed: dict[str, Any], status: int, message: str
+    lasting_service: TestClient, changed: dict[str, Any], status: int, message: str
 ) -> None:
-    assert message in refusal(client.post("/predict", json=QUESTION | changed), status)["detail"]
-    assert client.get("/verifications").json()["total"] == 0
+    assert message in refusal(lasting_service.post("/predict", json=QUESTION | changed), status)["detail"]
+    assert lasting_service.get("/verifications").json()["total"] == 0
 
 
-def test_an_unknown_verification_is_refused(client: TestClient) -> None:
+def test_an_unknown_verification_is_refused(lasting_service: TestClient) -> None:
     unknown = "00000000-0000-0000-0000-000000000000"
-    assert f"no verification '{unknown}'" in refusal(client.get(f"/verifications/{unknown}"), 404)["detail"]
+    assert f"no verification '{unknown}'" in refusal(lasting_service.get(f"/verifications/{unknown}"), 404)["detail"]
     for wrong in ("1", "none", "%00", "9" * 5_000, unknown[:-1]):
-        assert "path.verification" in refusal(client.get(f"/verifications/{wrong}"), 422)["detail"]
+        assert "path.verification" in refusal(lasting_service.get(f"/verifications/{wrong}"), 422)["detail"]
     for address in ("/verifications?limit=0", "/verifications?offset=-1"):
-        refusal(client.get(address), 422)
+        refusal(lasting_service.get(address), 422)
 
 
 def test_verifications_are_listed_the_newest_first(client: TestClient, database: Database) -> None:
@@ -411,6 +419,8 @@ def test_the_truth_needs_the_artifact(database: Database, settings: Settings) ->
     assert str(settings.data_dir) not in str(refused.value)
 
 
+@pytest.mark.usefixtures("spawned")
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_process_that_dies_has_failed_and_the_next_one_works(database: Database, settings: Settings) -> None:
     verification = queue(database)
     process = TruthProcess(settings)

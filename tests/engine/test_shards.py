@@ -77,6 +77,8 @@ def test_a_sharded_sketch_answers_as_one_process_does(kind: str, count: int, req
         for measurement in MEASUREMENTS[:2]:
             expected_of = service.alone.attribute(measurement, top=3, confidence=0.9)
             assert service.sketch.attribute(measurement, top=3, confidence=0.9) == expected_of
+            trust = service.alone.reliability(measurement, confidence=0.9)
+            assert service.sketch.reliability(measurement, confidence=0.9) == trust
         assert service.sketch.retrained_sets == service.alone.retrained_sets
         assert stability(service.sketch) == stability(service.alone)
         if kind == "everything":

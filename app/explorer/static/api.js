@@ -1,0 +1,81 @@
+/** The public API, and nothing else. What it refuses is thrown as sentences. */
+
+const STORED = "neverseen-key";
+const UNAUTHORISED = 401;
+
+let key = sessionStorage.getItem(STORED) ?? "";
+const needsKey = new EventTarget();
+
+/** Calls back, with the reason, whenever a call was refused for want of a valid key. */
+export const whenKeyIsNeeded = (callback) => needsKey.addEventListener("needed", (event) => callback(event.detail));
+
+/** Whether calls are made with a key. */
+export const hasKey = () => key !== "";
+
+/** Makes calls with another key from now on; empty is none. It lives as long as this tab. */
+export function useKey(text) {
+  key = text.trim();
+  if (key) sessionStorage.setItem(STORED, key);
+  else sessionStorage.removeItem(STORED);
+}
+
+/** Why a call came to nothing. */
+export class Refusal extends Error {
+  /** status: of HTTP, 0 where nobody answered; sentences: what to tell the person who asked. */
+  constructor(status, sentences) {
+    super(sentences.join(" "));
+    this.status = status;
+    this.sentences = sentences;
+  }
+}
+
+/** Asks, and gives the answer; throws a Refusal, or an AbortError where the signal says so. */
+export async function call(method, path, { body, query, signal, as = "json" } = {}) {
+  const headers = {};
+  if (key) headers.Authorization = `Bearer ${key}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const address = query ? `${path}?${new URLSearchParams(query)}` : path;
+  let response;
+  try {
+    response = await fetch(address, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (/[^\x20-\x7e]/.test(key)) throw new Refusal(0, ["The key holds characters that no key has."]);
+    throw new Refusal(0, ["The service doesn’t answer. Is it running?"]);
+  }
+  if (!response.ok) throw await refusalOf(response);
+  return response[as]();
+}
+
+export const get = (path, query, options = {}) => call("GET", path, { query, ...options });
+export const post = (path, body, options = {}) => call("POST", path, { body, ...options });
+
+async function refusalOf(response) {
+  const problem = await response.json().catch(() => null);
+  if (response.status === UNAUTHORISED) needsKey.dispatchEvent(new CustomEvent("needed", { detail: problem?.detail ?? "" }));
+  if (typeof problem?.detail !== "string") {
+    return new Refusal(response.status, [`The service answered with status ${response.status}, and didn’t say why.`]);
+  }
+  const faults = (problem.errors ?? []).map((fault) => `${place(fault.location)}: ${fault.message}.`);
+  return new Refusal(response.status, faults.length ? faults : [problem.detail]);
+}
+
+/** Where a body is wrong, without the API's own word for it. */
+const place = (location) => location.replace(/^(body|query|path)\.?/, "") || "The question";
+
+/** Runs one thing at a time: what is begun later aborts what was begun before, whose answer then never arrives. */
+export function latest() {
+  let running = null;
+  return async (work) => {
+    running?.abort();
+    const own = (running = new AbortController());
+    try {
+      return await work(own.signal);
+    } catch (error) {
+      if (own.signal.aborted) return undefined;
+      throw error;
+    } finally {
+      if (running === own) running = null;
+    }
+  };
+}

@@ -1,0 +1,158 @@
+"""The answer: its words, its numbers, which are the API's, the truth beside it, and texts of both models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.explorer.api import asked, predicted, units_of, values
+from tests.explorer.services import Service
+
+LOSS = {"kind": "loss", "text": "max"}
+SOME = {"matches": "^[jk]"}
+QUESTION = "/#/ask?sketch=names&loss=max&matches=%5E%5Bjk%5D"
+"""Of a set that the model wasn't retrained without, as those of a letter are."""
+
+
+def test_the_sentence_tells_baseline_estimate_and_interval_of_the_api(page: Page, service: Service) -> None:
+    [prediction] = predicted(service, {"units": units_of(service, SOME)}, LOSS, confidence=0.9)
+    page.goto(f"{QUESTION}&confidence=0.9")
+    verdict = page.locator("#answers .verdict")
+    expect(verdict).to_contain_text("90% interval")
+    assert values(verdict) == [prediction["baseline"], prediction["estimate"], *prediction["interval"]]
+    rises = prediction["change"] > 0
+    assert prediction["below_resolution"] or (" rises from " if rises else " falls from ") in (
+        verdict.text_content() or ""
+    )
+
+
+def test_the_curve_the_degrees_and_the_standard_error_are_those_of_the_api(page: Page, service: Service) -> None:
+    [prediction] = predicted(service, {"units": units_of(service, SOME)}, LOSS)
+    page.goto(QUESTION)
+    page.locator("#answers summary").click()
+    degrees, curve = page.locator("#answers details table").all()
+    assert values(degrees) == [n for term in prediction["terms"] for n in (term["value"], term["standard_error"])]
+    assert values(curve) == [n for point in prediction["curve"] for n in (point["estimate"], *point["interval"])]
+    assert values(page.locator("#answers details > .hint")) == [prediction["standard_error"]]
+    assert values(page.locator("#answers .degrees")) == [term["value"] for term in prediction["terms"]]
+    expect(page.locator("#answers details > .hint")).to_contain_text(f"{prediction['estimator']}:")
+    assert page.locator("#answers .chart canvas").count() == 1
+
+
+def test_the_curve_is_drawn_in_the_colours_of_the_page(page: Page) -> None:
+    page.goto(QUESTION)
+    expect(page.locator("#answers .chart canvas")).to_be_visible()
+    light = page.locator("#answers .chart").screenshot()
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(100)
+    assert page.locator("#answers .chart").screenshot() != light
+    drawn = page.evaluate(
+        """() => { const canvas = document.querySelector("#answers canvas");
+                   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+                   return pixels.some(value => value > 0); }"""
+    )
+    assert drawn
+
+
+def test_a_change_below_resolution_is_said_to_be_unknown(page: Page, service: Service) -> None:
+    sets = ([str(unit) for unit in range(first, 160, 5)] for first in range(5))
+    for units in sets:
+        for text in ("bob", "ann", "lee", "mia", "eve", "joan"):
+            [prediction] = predicted(service, {"units": units}, {"kind": "loss", "text": text}, confidence=0.99)
+            if prediction["below_resolution"]:
+                added = "".join(f"&add={unit}" for unit in units)
+                page.goto(f"/#/ask?sketch=names&loss={text}&confidence=0.99{added}")
+                expect(page.locator("#answers .verdict")).to_contain_text(
+                    f"Whether the loss on {text} changes can’t be told"
+                )
+                expect(page.locator("#answers .badge")).to_have_text("below resolution")
+                assert values(page.locator("#answers .verdict"))[:2] == [prediction["baseline"], prediction["estimate"]]
+                return
+    pytest.fail("no set of these is below resolution")
+
+
+def test_a_set_that_was_retrained_is_exact(page: Page, service: Service) -> None:
+    [prediction] = predicted(service, {"units": ["3"]}, LOSS)
+    assert prediction["estimator"] == "retrained"
+    page.goto("/#/ask?sketch=names&loss=max&add=3")
+    expect(page.locator("#answers .verdict")).to_contain_text("exactly: the model was retrained without this very set.")
+    assert values(page.locator("#answers .verdict")) == [prediction["baseline"], prediction["estimate"]]
+
+
+def test_completions_and_next_characters_have_the_numbers_of_the_api(page: Page, service: Service) -> None:
+    completion, following = predicted(
+        service,
+        {"subset": "has-z"},
+        {"kind": "log_probability", "prompt": "li", "completion": "za"},
+        {"kind": "next_token", "prompt": "z"},
+    )
+    page.goto("/#/ask?sketch=names&prompt=li&completion=za&next=z&subset=has-z")
+    cards = page.locator("#answers article")
+    expect(cards).to_have_count(2)
+    expect(cards.nth(0).locator(".verdict")).to_contain_text("he log-probability of za after li")
+    assert values(cards.nth(0).locator(".verdict"))[:2] == [completion["baseline"], completion["estimate"]]
+    cards.nth(1).locator("summary").click()
+    table = cards.nth(1).locator("details table")
+    outcomes = sorted(following["outcomes"], key=lambda one: -max(one["baseline"], one["estimate"]))
+    assert values(table) == [n for one in outcomes for n in (one["baseline"], one["estimate"], *one["interval"])]
+    assert table.locator("tbody tr").count() == len(outcomes) == 27
+
+
+@pytest.mark.parametrize("estimator", ["axes", "sphere"])
+def test_the_estimator_that_was_asked_answers(page: Page, service: Service, estimator: str) -> None:
+    [prediction] = predicted(service, {"units": units_of(service, SOME)}, LOSS, estimator=estimator)
+    page.goto(f"{QUESTION}&estimator={estimator}")
+    verdict = page.locator("#answers .verdict")
+    expect(verdict).to_have_count(1)
+    assert values(verdict)[1:2] == [prediction["estimate"]]
+    page.locator("#answers summary").click()
+    expect(page.locator("#answers details > .hint")).to_contain_text(f"Estimated by {estimator}:")
+
+
+def test_verify_puts_the_retrained_value_beside_the_estimate(own_page: Page, own_service: Service) -> None:
+    page = own_page
+    page.goto("/#/ask?sketch=names&loss=max&next=m&contains=an")
+    expect(page.locator("#answers article")).to_have_count(2)
+    estimate = values(page.locator("#answers .verdict").first)[1]
+    page.get_by_role("button", name="Verify").click()
+    expect(page.locator("#verify-state")).to_contain_text("Retrained without")
+    [verification] = asked(own_service, "/verifications")["items"]
+    loss, following = verification["measurements"]
+    assert loss["estimate"] == estimate
+    truth = page.locator("#answers .truth").first
+    assert values(truth) == [loss["truth"], pytest.approx(-loss["error"], abs=1e-12)]
+    expect(truth).to_contain_text("inside the interval" if loss["inside_interval"] else "outside the interval")
+    columns = page.locator("#answers article").nth(1).locator("table").first.locator("tbody tr")
+    likeliest = columns.first.locator("td")
+    shown = values(likeliest.last)
+    assert shown[0] in following["truth"]
+    page.goto("/#/trust?sketch=names&loss=max")
+    expect(page.locator("#verified")).to_contain_text("1 answer verified")
+    assert loss["truth"] in values(page.locator("#verified"))
+
+
+def test_texts_of_both_models_are_those_of_the_api_and_stay_in_the_address(page: Page, service: Service) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&contains=an")
+    page.get_by_label("Texts", exact=True).fill("6")
+    page.get_by_label("Seed").fill("7")
+    page.get_by_label("Beginning with").fill("a")
+    page.get_by_role("button", name="Draw").click()
+    units = units_of(service, {"contains": "an"})
+    body = {"sketch": "names", "delete": {"units": units}, "count": 6, "seed": 7, "prompt": "a"}
+    samples: list[dict[str, Any]] = asked(service, "/samples", body)["samples"]
+    rows = page.locator("#samples-texts tbody tr")
+    expect(rows).to_have_count(6)
+    shown = [row.locator("td").all_text_contents() for row in rows.all()]
+    assert shown == [[one["baseline"] or "∅", one["counterfactual"] or "∅"] for one in samples]
+    assert "samples=6&seed=7&beginning=a" in page.url
+    page.reload()
+    expect(rows).to_have_count(6)
+
+
+def test_a_sketch_of_random_directions_says_why_it_draws_no_texts(page: Page, expected_statuses: set[int]) -> None:
+    expected_statuses.add(400)
+    page.goto("/#/ask?sketch=subjects&loss=max&subset=has-x&samples=4")
+    expect(page.locator("#samples-texts .problem")).to_be_visible()
+    expect(page.locator("#answers .verdict")).to_have_count(1)

@@ -1,0 +1,200 @@
+"""Asking by hand: which model, what to measure, what to delete; and the address that holds all of it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.explorer.api import asked, units_of
+from tests.explorer.services import NAMES, Service
+
+_NAME_OF_FOCUS = "() => document.activeElement.labels?.[0]?.firstChild.textContent ?? document.activeElement.innerText"
+
+
+def count(page: Page, words: str) -> None:
+    expect(page.locator("#count")).to_contain_text(words)
+
+
+def test_a_question_is_put_together_by_hand_and_its_address_asks_it_again(page: Page, service: Service) -> None:
+    page.goto("/")
+    page.get_by_label("Loss of", exact=True).fill("max")
+    page.get_by_role("button", name="+ a completion").click()
+    page.get_by_label("After", exact=True).fill("qu")
+    page.get_by_label("the completion").fill("inn")
+    page.get_by_role("button", name="+ next character").click()
+    page.get_by_label("Character after").fill("m")
+    page.get_by_label("What to find").fill("z")
+    page.get_by_role("button", name="Delete all that contain it").click()
+    page.get_by_label("Or a stored subset").select_option("has-x")
+    page.get_by_label("What to find").fill("")
+    page.get_by_role("checkbox", name=f"Delete {NAMES.texts[0]}", exact=True).check()
+    units = {*units_of(service, {"contains": "z"}), *units_of(service, {"subset": "has-x"}), "0"}
+    count(page, f"{len(units)} units of 160, {len(units)} documents deleted.")
+    page.get_by_text("How to estimate").click()
+    page.get_by_label("Interval").select_option("0.9")
+    cards = page.locator("#answers article")
+    expect(cards).to_have_count(3)
+    expect(cards.nth(0)).to_contain_text("90% interval")
+    sentences = page.locator("#answers .verdict").all_text_contents()
+    address = page.url
+    for part in (
+        "sketch=names",
+        "loss=max",
+        "prompt=qu&completion=inn",
+        "next=m",
+        "contains=z",
+        "subset=has-x",
+        "add=0",
+    ):
+        assert part in address
+    page.goto("about:blank")
+    page.goto(address)
+    expect(cards).to_have_count(3)
+    expect(page.locator("#answers .verdict")).to_have_text(sentences)
+    assert page.url == address
+    count(page, f"{len(units)} units of 160")
+
+
+def test_an_older_version_is_asked_by_its_number(page: Page, service: Service) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
+    expect(page.locator("#answer-time")).to_contain_text("names version 1")
+    page.locator("#version").select_option("1")
+    assert "version=1" in page.url
+    expect(page.locator("#answers .verdict")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("by", "text", "rule"),
+    [
+        ("contains", "an", {"contains": "an"}),
+        ("matches", "^j.*[ae]$", {"matches": "^j.*[ae]$"}),
+    ],
+)
+def test_search_lists_documents_and_deletes_them_together(
+    page: Page, service: Service, by: str, text: str, rule: dict[str, str]
+) -> None:
+    units = units_of(service, rule)
+    page.goto("/#/ask?sketch=names")
+    page.locator("#search-by").select_option(by)
+    page.get_by_label("What to find").fill(text)
+    expect(page.locator("#found [role=status]")).to_have_text(f"{len(units)} documents found.")
+    listed = page.locator("#found tbody tr")
+    expect(listed.first).to_contain_text(NAMES.texts[int(units[0])])
+    page.get_by_role("button", name="Delete all that").click()
+    count(page, f"{len(units)} units of 160, {len(units)} documents deleted.")
+    for box in page.locator("#found input[type=checkbox]").all():
+        expect(box).to_be_checked()
+
+
+def test_a_click_takes_a_unit_out_of_a_rule_and_back_in(page: Page, service: Service) -> None:
+    units = units_of(service, {"subset": "has-x"})
+    page.goto("/#/ask?sketch=names&subset=has-x")
+    count(page, f"{len(units)} units")
+    page.get_by_label("What to find").fill("x")
+    expect(page.locator("#found [role=status]")).to_have_text(f"{len(units)} documents found.")
+    box = page.locator("#found input[type=checkbox]").first
+    box.uncheck()
+    count(page, f"{len(units) - 1} units")
+    assert f"keep={units[0]}" in page.url
+    box.check()
+    count(page, f"{len(units)} units")
+    assert "keep=" not in page.url
+
+
+def test_what_is_deleted_can_be_taken_back_one_by_one_and_all_at_once(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&subset=has-x&contains=z&add=0")
+    chips = page.locator("#chosen li")
+    expect(chips).to_have_count(4)
+    page.get_by_role("button", name="Take back: the subset has-x").click()
+    expect(chips).to_have_count(3)
+    page.get_by_role("button", name="Take all back").click()
+    expect(chips).to_have_count(0)
+    count(page, "Nothing is deleted yet.")
+
+
+def test_pages_of_the_list_are_turned(page: Page) -> None:
+    page.goto("/#/ask?sketch=names")
+    rows = page.locator("#found tbody tr")
+    expect(rows.first).to_contain_text(NAMES.texts[0])
+    page.locator("#found").get_by_role("button", name="Next").click()
+    expect(rows.first).to_contain_text(NAMES.texts[12])
+    page.locator("#found").get_by_role("button", name="Before").click()
+    expect(rows.first).to_contain_text(NAMES.texts[0])
+
+
+def test_subjects_are_found_by_their_names_and_all_their_documents_are_counted(page: Page, service: Service) -> None:
+    page.goto("/")
+    page.locator("#sketch").select_option("subjects")
+    page.locator("#search-by").select_option("subject")
+    units = asked(service, "/datasets/census-subjects/units", limit=1000)["items"]
+    largest = max(units, key=lambda unit: unit["document_count"])
+    assert largest["document_count"] > 1
+    page.get_by_label("What to find").fill(largest["name"])
+    page.get_by_role("checkbox", name=f"Delete {largest['name']}", exact=True).check()
+    count(page, f"1 unit of {len(units)}, {largest['document_count']} documents deleted.")
+    rule = asked(service, "/datasets/census-subjects/resolve", {"contains": "x"})
+    page.locator("#search-by").select_option("contains")
+    page.get_by_label("What to find").fill("x")
+    page.get_by_role("button", name="Delete all that contain it").click()
+    both = {*rule["units"], largest["name"]}
+    documents = asked(service, "/datasets/census-subjects/resolve", {"units": sorted(both)})["document_count"]
+    count(page, f"{len(both)} units of {len(units)}, {documents} documents deleted.")
+
+
+def test_a_unit_is_deleted_by_its_name(page: Page) -> None:
+    page.goto("/#/ask?sketch=names")
+    expect(page.locator("#found tbody tr")).to_have_count(12)
+    page.get_by_label("Or a unit by its name").fill("17")
+    page.get_by_label("Or a unit by its name").press("Enter")
+    count(page, "1 unit of 160, 1 document deleted.")
+
+
+@pytest.mark.parametrize(
+    ("question", "place", "sentence", "status"),
+    [
+        ("matches=(", "#delete-problem", "Not a regular expression", 400),
+        ("contains=qqqq", "#delete-problem", "The deletion set is empty", 400),
+        ("add=9999&loss=max", "#answer-problem", "9999", 404),
+        ("subset=has-q", "#delete-problem", "There is no subset 'has-q'", 404),
+        ("loss=möwe&subset=has-x", "#answer-problem", "The character 'ö' at position 1", 400),
+        ("loss=max&subset=has-x&degree=9", "#answer-problem", "degree 9", 400),
+    ],
+)
+def test_what_the_api_refuses_is_said_where_it_belongs(
+    page: Page, expected_statuses: set[int], question: str, place: str, sentence: str, status: int
+) -> None:
+    expected_statuses.add(status)
+    page.goto(f"/#/ask?sketch=names&{quote(question, safe='=&')}")
+    expect(page.locator(place)).to_contain_text(sentence)
+
+
+def test_a_sketch_that_there_is_not_is_said(page: Page, expected_statuses: set[int]) -> None:
+    expected_statuses.add(404)
+    page.goto("/#/ask?sketch=nmaes&loss=max")
+    expect(page.locator("#ask-problem")).to_contain_text("There is no sketch 'nmaes'")
+
+
+def test_everything_can_be_asked_with_the_keyboard_alone(page: Page) -> None:
+    page.goto("/#/ask?sketch=names")
+    expect(page.locator("#found tbody tr")).to_have_count(12)
+
+    def tab_to(name: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate(_NAME_OF_FOCUS).strip() == name:
+                return
+        raise AssertionError(f"the keyboard doesn't come to {name!r}")
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # past the navigation
+    tab_to("Loss of")
+    page.keyboard.type("max")
+    tab_to("What to find")
+    page.keyboard.type("x")
+    expect(page.get_by_role("button", name="Delete all that contain it")).to_be_visible()
+    tab_to("Delete all that contain it")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answers .verdict")).to_contain_text(re.compile("The loss on max|Whether the loss on max"))

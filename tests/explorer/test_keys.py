@@ -1,0 +1,99 @@
+"""Keys: asked for where one is needed, kept in the tab alone, and what they don't allow said where it belongs."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.explorer.services import Service
+
+QUESTION = "/#/ask?sketch=names&loss=max&add=3&add=9"
+
+
+def give(page: Page, key: str | None) -> None:
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.get_by_label("API key").fill(key or "")
+    page.get_by_role("button", name="Use it").click()
+
+
+def test_a_key_is_asked_for_and_used_and_stays_in_the_tab_alone(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page = keyed_page
+    expected_statuses.add(401)
+    page.goto(QUESTION)
+    give(page, keyed_service.every_scope)
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    expect(page.locator("#found tbody tr").first).to_be_visible()
+    page.reload()
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    assert str(keyed_service.every_scope) not in page.url
+    assert page.evaluate("() => [localStorage.length, document.cookie]") == [0, ""]
+    other = page.context.new_page()
+    other.goto(QUESTION)
+    expect(other.get_by_role("dialog")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (f"nvs_wrongwro_{'x' * 43}", "This key isn't known here."),
+        ("<script>boo()</script>", "This isn't a key: keys begin with nvs_"),
+    ],
+)
+def test_a_key_that_is_none_is_refused_in_words(
+    keyed_page: Page, expected_statuses: set[int], key: str, why: str
+) -> None:
+    expected_statuses.add(401)
+    keyed_page.goto(QUESTION)
+    give(keyed_page, key)
+    expect(keyed_page.get_by_role("dialog")).to_contain_text(why)
+
+
+def test_a_key_that_cannot_be_sent_is_said(keyed_page: Page, expected_statuses: set[int]) -> None:
+    expected_statuses.add(401)
+    keyed_page.goto(QUESTION)
+    give(keyed_page, "ключ")
+    expect(keyed_page.locator("#ask-problem")).to_contain_text("The key holds characters that no key has.")
+
+
+def test_a_key_for_predictions_alone_asks_about_what_it_can_name(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page = keyed_page
+    expected_statuses.update({401, 403})
+    page.goto("/#/ask?loss=max")
+    give(page, keyed_service.keys["predict"])
+    expect(page.locator("#ask-problem")).to_contain_text("catalog:read")
+    page.get_by_label("Sketch").first.fill("names")
+    page.get_by_label("Sketch").first.press("Tab")
+    page.get_by_label("A unit by its name").fill("3")
+    page.get_by_label("A unit by its name").press("Enter")
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    expect(page.locator("#count")).to_have_text("1 unit deleted.")
+    expect(page.locator("#influences table").first).to_be_visible()
+    expect(page.locator("#found")).to_be_hidden()
+
+
+def test_requests_need_their_own_scope(keyed_page: Page, keyed_service: Service, expected_statuses: set[int]) -> None:
+    expected_statuses.update({401, 403})
+    keyed_page.goto("/#/requests")
+    give(keyed_page, keyed_service.keys["predict"])
+    expect(keyed_page.locator("#requests-problem")).to_contain_text("The key doesn't have the scope privacy")
+    keyed_page.get_by_role("button", name="Key", exact=True).click()
+    give(keyed_page, keyed_service.keys["privacy"])
+    expect(keyed_page.locator("#requests-list")).to_contain_text("There is no such request.")
+
+
+def test_a_key_is_forgotten_when_it_is_asked_for(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page = keyed_page
+    expected_statuses.add(401)
+    page.goto(QUESTION)
+    give(page, keyed_service.every_scope)
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    page.get_by_role("button", name="Key", exact=True).click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.get_by_role("dialog")).to_contain_text("The service asks for a key.")
+    assert page.evaluate("() => sessionStorage.length") == 0

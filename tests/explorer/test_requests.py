@@ -1,0 +1,126 @@
+"""Erasure requests: state, deadlines, and evidence to read, to print and to keep."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from app import catalog
+from app.db import open_database, transaction
+from tests.app.conftest import until
+from tests.explorer.api import asked
+from tests.explorer.services import NAMES, Service, address_of
+
+DONE_SECONDS = 60
+
+
+def submitted(service: Service, name: str, **rest: Any) -> dict[str, Any]:
+    """A request to delete somebody, whose id is of this test alone."""
+    identity = {"type": "email", "value": address_of(name)}
+    body = {"id": f"dsar-{uuid4().hex[:8]}", "identities": [identity], "regulation": "gdpr", **rest}
+    taken: dict[str, Any] = asked(service, "/erasure-requests", body)
+    return taken
+
+
+def completed(service: Service, name: str, **rest: Any) -> dict[str, Any]:
+    """The same, once it is done."""
+    taken = submitted(service, name, **rest)
+    address = f"/erasure-requests/{taken['id']}"
+    assert until(lambda: asked(service, address)["state"] == "completed", seconds=DONE_SECONDS)
+    request: dict[str, Any] = asked(service, address)
+    return request
+
+
+def test_the_list_tells_state_and_deadline(page: Page, service: Service) -> None:
+    request = completed(service, NAMES.texts[7])
+    due = datetime.fromisoformat(request["due_at"])
+    page.goto("/#/requests")
+    row = page.locator("#requests-list tbody tr", has_text=request["caller_id"])
+    expect(row).to_contain_text("completed")
+    expect(row.locator("time")).to_have_attribute("datetime", request["due_at"])
+    expect(row).to_contain_text(f"{due:%Y}")
+
+
+def test_evidence_is_read_printed_and_downloaded_as_it_was_signed(page: Page, service: Service, tmp_path: Path) -> None:
+    request = completed(service, NAMES.texts[8])
+    page.goto("/#/requests")
+    page.get_by_role("button", name=request["caller_id"]).click()
+    assert f"request={request['id']}" in page.url
+    sheet = page.frame_locator("iframe.sheet")
+    expect(sheet.locator("h1")).to_have_text("Evidence on a request to delete")
+    expect(sheet.locator("body")).to_contain_text(request["caller_id"])
+    styled = page.locator("iframe.sheet").element_handle()
+    frame = styled.content_frame() if styled else None
+    assert frame is not None
+    assert frame.evaluate("() => getComputedStyle(document.querySelector('.verdict')).borderLeftStyle") == "solid"
+    page.evaluate(
+        "() => { document.querySelector('iframe.sheet').contentWindow.print = () => { window.printed = true; } }"
+    )
+    page.get_by_role("button", name="Print").click()
+    assert page.evaluate("() => window.printed")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == f"evidence-{request['id']}.json"
+    download.value.save_as(tmp_path / "evidence.json")
+    signed = httpx.get(service.url + request["evidence"]).content
+    assert (tmp_path / "evidence.json").read_bytes() == signed
+    assert json.loads(signed)["format"] == "neverseen-evidence"
+
+
+def test_a_request_that_is_open_is_followed_until_it_is_done(page: Page, service: Service) -> None:
+    taken = submitted(service, NAMES.texts[9], verify=True)
+    page.goto(f"/#/requests?request={taken['id']}")
+    expect(page.locator("#request")).to_contain_text(taken["caller_id"])
+    expect(page.locator("iframe.sheet")).to_be_visible(timeout=1000 * DONE_SECONDS)
+    expect(page.locator("#requests-list tbody tr", has_text=taken["caller_id"])).to_contain_text("completed")
+
+
+def test_late_ones_and_states_are_picked_out(own_page: Page, own_service: Service) -> None:
+    page, service = own_page, own_service
+    done = completed(service, NAMES.texts[1])
+    nobody = completed(service, "nobody-at-all")
+    past = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    failing = completed(service, NAMES.texts[2], due_at=past)
+    database = open_database(service.settings)
+    with transaction(database) as session:  # as it would stand if the disk had been full
+        row = catalog.get_request_of_id(session, failing["id"])
+        row.state, row.failure, row.evidence = "failed", "No space is left.", None
+    database.dispose()
+    page.goto("/#/requests")
+    rows = page.locator("#requests-list tbody tr")
+    expect(rows).to_have_count(3)
+    page.get_by_label("late only").check()
+    page.locator("#requests-form").get_by_role("button", name="Show").click()
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text(failing["caller_id"])
+    expect(rows.first).to_contain_text("late")
+    expect(rows.first).to_contain_text("3 days ago")
+    rows.first.get_by_role("button").click()
+    expect(page.locator("#request .problem")).to_contain_text("No space is left.")
+    page.goto("/#/requests?state=completed")
+    expect(rows).to_have_count(2)
+    page.get_by_label("Caller’s id").fill(nobody["caller_id"])
+    page.locator("#requests-form").get_by_role("button", name="Show").click()
+    expect(rows).to_have_count(1)
+    rows.first.get_by_role("button").click()
+    expect(page.locator("#request")).to_contain_text("nobody is known by these identities")
+    assert done["caller_id"] not in (page.locator("#requests-list").text_content() or "")
+
+
+@pytest.mark.parametrize(
+    ("request_id", "status", "words"),
+    [("nothing", 422, "UUID"), ("0b8d3c52-6f3e-4c6b-9a55-3d6f1c2f0e11", 404, "There is no erasure request")],
+)
+def test_a_request_that_there_is_not_is_said(
+    page: Page, expected_statuses: set[int], request_id: str, status: int, words: str
+) -> None:
+    expected_statuses.add(status)
+    page.goto(f"/#/requests?request={request_id}")
+    expect(page.locator("#request .problem")).to_contain_text(words)
