@@ -22,6 +22,7 @@ from engine.documents import Documents
 from engine.measure import Measurement, measure_models
 from engine.model import ModelConfiguration
 from engine.retrain import retrain
+from tests.app.conftest import until
 
 NAMES, DIRECTIONS = 300, 150
 STANDARD_ERRORS = 4
@@ -56,9 +57,7 @@ def first_start(data_dir: Path) -> str:
 @pytest.fixture(scope="module")
 def service(first_start: str, data_dir: Path) -> Iterator[httpx.Client]:
     assert first_start
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "serve", "--port", str(port)],
         env={**os.environ, "NEVERSEEN_DATA_DIR": str(data_dir)},
@@ -74,6 +73,13 @@ def service(first_start: str, data_dir: Path) -> Iterator[httpx.Client]:
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def ready(client: httpx.Client) -> bool:
@@ -111,6 +117,37 @@ def test_a_second_start_uses_what_exists(first_start: str, data_dir: Path) -> No
     assert numbers(done.stdout) == numbers(first_start)
     assert artifacts == artifact_files(data_dir)
     assert neverseen("sketches", "list", data_dir=data_dir).stdout.count("names v") == 1
+
+
+@pytest.mark.parametrize("screen", [True, False])
+def test_the_demo_prints_the_address_of_its_page_and_opens_it_where_there_is_a_screen(
+    first_start: str, data_dir: Path, tmp_path: Path, screen: bool
+) -> None:
+    assert first_start
+    opened, port = tmp_path / "opened", free_port()
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o700)
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment |= {"NEVERSEEN_DATA_DIR": str(data_dir), "NEVERSEEN_PORT": str(port), "BROWSER": f"{browser} %s"}
+    if screen:
+        environment["DISPLAY"] = ":0"
+    arguments = [argument for argument in DEMO if argument != "--no-serve"]
+    address = f"http://127.0.0.1:{port}/#/ask?sketch=names&loss=max&subset=has-x"
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen([sys.executable, "-m", "app", *arguments], env=environment, stdout=said)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+                assert until(lambda: ready(client), seconds=60)
+                assert "Neverseen" in client.get("/").text
+            assert until(opened.exists, seconds=10 if screen else 0.5) is screen
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
+        said.seek(0)
+        assert f"   {address}\n" in said.read()
+    if screen:
+        assert opened.read_text().strip() == address
 
 
 def artifact_files(data_dir: Path) -> dict[Path, int]:

@@ -11,6 +11,7 @@ from tests.explorer.api import asked, predicted, units_of, values
 from tests.explorer.services import Service
 
 LOSS = {"kind": "loss", "text": "max"}
+RETRAINED_MS = 60_000
 SOME = {"matches": "^[jk]"}
 QUESTION = "/#/ask?sketch=names&loss=max&matches=%5E%5Bjk%5D"
 """Of a set that the model wasn't retrained without, as those of a letter are."""
@@ -117,7 +118,7 @@ def test_verify_puts_the_retrained_value_beside_the_estimate(own_page: Page, own
     expect(page.locator("#answers article")).to_have_count(2)
     estimate = values(page.locator("#answers .verdict").first)[1]
     page.get_by_role("button", name="Verify").click()
-    expect(page.locator("#verify-state")).to_contain_text("Retrained without")
+    expect(page.locator("#verify-state")).to_contain_text("Retrained without", timeout=RETRAINED_MS)
     [verification] = asked(own_service, "/verifications")["items"]
     loss, following = verification["measurements"]
     assert loss["estimate"] == estimate
