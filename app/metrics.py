@@ -41,12 +41,12 @@ class Metrics:
         self._requests_of: dict[tuple[str, str, int], Histogram] = {}
         phases = Histogram(
             "neverseen_phase_seconds",
-            "Time of the phases of answers: waiting for the engine, lookup in the catalog, engine, audit.",
+            "Time of the phases of answers: waiting for a thread, lookup in the catalog, engine, calibration, audit.",
             ("phase",),
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._phases = {name: phases.labels(name) for name in ("queue", "lookup", "engine", "audit")}
+        self._phases = {name: phases.labels(name) for name in ("queue", "lookup", "engine", "calibration", "audit")}
         self._problems = Counter(
             "neverseen_problems_total", "Refusals and failures by their type.", ("type",), registry=self._registry
         )
@@ -80,12 +80,12 @@ class Metrics:
         self._problems.labels(kind).inc()
 
     def waited(self, seconds: float) -> None:
-        """Count a question that has waited for the engine."""
+        """Count a question, or a search, that has waited for a thread."""
         self._phases["queue"].observe(seconds)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a block as a phase: "lookup", "engine"."""
+        """Time a block as a phase: "lookup", "engine", "calibration"."""
         started = perf_counter()
         try:
             yield

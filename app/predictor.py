@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -72,6 +72,17 @@ class Artifact:
         except StoreError as error:
             logger.warning("%s: models that were retrained elsewhere can't be fetched now: %s", self.label, error)
         return opened
+
+    def manifest(self) -> Manifest:
+        """What it says of itself; nothing else of it is read.
+
+        Raises:
+            ArtifactError: it is missing, damaged or foreign, or its store is away; the message begins with its label.
+        """
+        try:
+            return self.address.open(files=()).manifest
+        except ArtifactError as error:
+            raise type(error)(f"{self.label}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,28 +217,36 @@ class Predictor:
         """
         return self._sketch(artifact).attribute(measurement, top=top, confidence=confidence, left_out=left_out)
 
-    def reliability(self, artifact: Artifact, *, measurement: Measurement, confidence: float) -> Reliability:
+    def reliability(
+        self,
+        artifact: Artifact,
+        *,
+        measurement: Measurement,
+        confidence: float,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Reliability:
         """How right the answers about a measurement would have been where the model was really retrained.
+
+        Args:
+            artifact: of the version.
+            measurement: one that is a number.
+            confidence: of the intervals.
+            go_on: called again and again meanwhile; what it raises ends the work.
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
             ArtifactError, ShardsAwayError: as `load`.
         """
-        return self._sketch(artifact).reliability(measurement, confidence=confidence)
+        return self._sketch(artifact).reliability(measurement, confidence=confidence, go_on=go_on)
 
     def manifest(self, artifact: Artifact) -> Manifest:
         """What a version's artifact says of itself. Nothing is loaded for it.
 
         Raises:
-            ArtifactError: it is missing, damaged or foreign; the message begins with its label.
+            ArtifactError: as `Artifact.manifest`.
         """
         resident = self._sketches.peek(artifact)
-        if resident is not None:
-            return resident.artifact.manifest
-        try:
-            return artifact.address.open(files=()).manifest
-        except ArtifactError as error:
-            raise type(error)(f"{artifact.label}: {error}") from error
+        return artifact.manifest() if resident is None else resident.artifact.manifest
 
     def draw_texts(
         self, artifact: Artifact, *, units: Sequence[int], count: int, seed: int, temperature: float, prompt: str

@@ -1,12 +1,14 @@
-"""Two queues for questions to the engine: one for what takes about a millisecond, one for what takes longer.
+"""Queues for work that takes threads: each bounded, so that none takes the threads of another.
 
 Python runs one thread at a time, and torch hands over between threads at every small operation: a second thread makes
 each question slower, and the event loop too. So what is known already is answered by one thread, in order. What has to
 be computed first, for tens or hundreds of milliseconds, keeps none of these waiting; its threads are some, so that
-questions that come together are computed together (`engine.batching`), and not many.
+questions that come together are computed together (`engine.batching`), and not many. A calibration computes for a
+second and longer: they have one thread for all of them. Searches by regular expression wait for a process each, which
+takes a core: there are two at once, and few may wait.
 
-The queues are bounded: who would wait behind too many others is refused at once. Who gives up waiting, as a request
-does whose time is over, leaves the queue.
+Who would wait behind too many others is refused at once. Who gives up waiting, as a request does whose time is over,
+leaves the queue.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from app.errors import BusyError
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-
 _SLOW_THREADS: Final = 8
+_SEARCH_THREADS: Final = 2
+_MOST_CALIBRATIONS_WAITING: Final = 16
+_MOST_SEARCHES_WAITING: Final = 8
 
 
 class Queue:
@@ -80,17 +84,22 @@ class Queue:
 
 
 class Queues:
-    """The threads that questions are answered in."""
+    """The threads that questions are answered in, and those of searches."""
 
     def __init__(self, *, most_waiting: int, waited: Callable[[float], None]) -> None:
         """Threads are started when they are needed.
 
         Args:
-            most_waiting: calls that may wait in each of both queues.
+            most_waiting: calls that may wait in each queue; for calibrations and searches it is less at most.
             waited: told how many seconds each call has waited.
         """
-        self._quick = Queue("quick", threads=1, most_waiting=most_waiting, waited=waited)
-        self._slow = Queue("slow", threads=_SLOW_THREADS, most_waiting=most_waiting, waited=waited)
+
+        def queue(name: str, *, threads: int, most: int = most_waiting) -> Queue:
+            return Queue(name, threads=threads, most_waiting=min(most, most_waiting), waited=waited)
+
+        self._quick, self._slow = queue("quick", threads=1), queue("slow", threads=_SLOW_THREADS)
+        self._calibration = queue("calibration", threads=1, most=_MOST_CALIBRATIONS_WAITING)
+        self._search = queue("search", threads=_SEARCH_THREADS, most=_MOST_SEARCHES_WAITING)
 
     async def quick(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -112,11 +121,36 @@ class Queues:
         """
         return await self._slow.run(function, *args, **kwargs)
 
+    async def calibration(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Call a function that computes for seconds, one at a time.
+
+        Raises:
+            BusyError: too many wait already.
+        """
+        return await self._calibration.run(function, *args, **kwargs)
+
+    async def search(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Call a function that waits for a process that searches.
+
+        Raises:
+            BusyError: too many wait already.
+        """
+        return await self._search.run(function, *args, **kwargs)
+
     def lengths(self) -> dict[str, int]:
         """How many calls wait or run, by the queue's name."""
-        return {"quick": self._quick.inside, "slow": self._slow.inside}
+        return {
+            "quick": self._quick.inside,
+            "slow": self._slow.inside,
+            "calibration": self._calibration.inside,
+            "search": self._search.inside,
+        }
 
     def close(self) -> None:
         """Wait for what runs, and let nothing more begin."""
-        self._quick.close()
-        self._slow.close()
+        for queue in (self._quick, self._slow, self._calibration, self._search):
+            queue.close()

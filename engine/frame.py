@@ -72,11 +72,13 @@ class Axes:
         anchors: the anchors' deletion sets as rows of zeros and ones, float64 of shape [A, m].
         kinship: inner products of what deleting each unit does to the parameters, less the mean over the units; of
             shape [m, m].
+        later: how many of the anchors, the last ones, were retrained after the build.
     """
 
     pairs: bool
     anchors: Tensor
     kinship: Tensor
+    later: int = 0
 
     @cached_property
     def rows(self) -> np.ndarray:

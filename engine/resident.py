@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -175,15 +175,22 @@ class ResidentSketch:
         [(now, prepared)] = self._prepared([measurement])
         return attribute(prepared, now.frame, top=top, confidence=confidence, left_out=left_out)
 
-    def reliability(self, measurement: Measurement, *, confidence: float) -> Reliability:
+    def reliability(
+        self, measurement: Measurement, *, confidence: float, go_on: Callable[[], None] = lambda: None
+    ) -> Reliability:
         """How right answers about a measurement would have been where the model was really retrained.
+
+        Args:
+            measurement: one that is a number.
+            confidence: of the intervals.
+            go_on: called again and again meanwhile; what it raises ends the work.
 
         Raises:
             QuestionError: of the kind that says what can't be answered.
             ShardsAwayError: as `predict`.
         """
         [(now, prepared)] = self._prepared([measurement])
-        return reliability(prepared, now.frame, confidence=confidence)
+        return reliability(prepared, now.frame, confidence=confidence, go_on=go_on)
 
     def predict(
         self, measurements: Sequence[Measurement], units: Sequence[int], question: Question
@@ -292,7 +299,7 @@ class ResidentSketch:
         axes = built.frame.axes
         if axes is not None:
             anchors = _indicators(sets, self.unit_count).to(self.device)
-            axes = dataclasses.replace(axes, anchors=torch.cat([axes.anchors, anchors]))
+            axes = dataclasses.replace(axes, anchors=torch.cat([axes.anchors, anchors]), later=len(sets))
         configuration = self.configuration
         later = room(configuration.model, len(new), dtype=configuration.torch_dtype, device=self.device)
         later.put(0, found.models[new])

@@ -46,6 +46,7 @@ from app.catalog.datasets import (
     list_units,
     load_documents,
     names_of_units,
+    searchable_texts,
     texts_of_units,
 )
 from app.catalog.deletion import (
@@ -58,6 +59,7 @@ from app.catalog.deletion import (
     ResolvedDeletion,
     SubsetRule,
     names_of_deletion,
+    resolve_found,
     resolve_named,
     resolve_units,
 )
@@ -293,12 +295,14 @@ __all__ = [
     "renew_request",
     "replay_dead",
     "replay_delivery",
+    "resolve_found",
     "resolve_named",
     "resolve_units",
     "retire",
     "retry_request",
     "revoke_key",
     "rollback",
+    "searchable_texts",
     "set_report",
     "texts_of_units",
     "verify_chain",

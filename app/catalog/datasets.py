@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, func, insert, select
+from sqlalchemy import ColumnElement, Select, and_, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.catalog.audit import record
 from app.catalog.membership import StoredMembership
 from app.catalog.pages import Page, batches, existing, page, unique
-from app.catalog.texts import containing, erased_numbers, matching_documents, of_dataset
+from app.catalog.texts import Texts, containing, erased_numbers, of_dataset, texts_of
 from app.errors import ConflictError, NotFoundError
 from app.names import check_name, check_printable, is_name, shown
 from app.tables import Dataset, Document, Subset, SubsetMember, Unit
 from engine.documents import Documents
-from engine.errors import QuestionError
 
 
 def add_dataset(
@@ -178,7 +177,7 @@ def list_documents(
     dataset: Dataset,
     *,
     contains: str | None = None,
-    matches: str | None = None,
+    found: Sequence[int] | None = None,
     subset: Subset | None = None,
     limit: int,
     offset: int,
@@ -191,31 +190,34 @@ def list_documents(
         session: any transaction.
         dataset: whose documents they are.
         contains: a substring of their texts; case counts.
-        matches: instead, a regular expression of Python's that finds a match in them.
+        found: instead of all that, the numbers of documents that were searched for, in order.
         subset: that deletes them.
         limit: the most documents of the page.
         offset: how many come before it.
 
     Raises:
-        QuestionError: both a substring and an expression are given.
-        InvalidTextError: one of them holds an unprintable character.
-        PatternError: the expression is unusable.
+        InvalidTextError: the substring holds an unprintable character.
     """
-    if contains is not None and matches is not None:
-        raise QuestionError("Documents are chosen by contains or by matches; give one of them.")
-    where = of_dataset(dataset)
-    if subset is not None:
-        where.append(Document.unit_number.in_(_members(subset)))
-    if matches is not None:
-        found = [number for number, _ in matching_documents(session, dataset, matches, *where)]
+    if found is not None:
         numbers = Page(items=found[offset : offset + limit], total=len(found), limit=limit, offset=offset)
     else:
+        where = _where(dataset, subset)
         if contains is not None:
             where.append(containing(Document.text, contains))
         query = select(Document.number).where(*where).order_by(Document.number)
         numbers = page(session, query, limit=limit, offset=offset)
     items = [one for batch in batches(numbers.items) for one in _documents(session, dataset, batch)]
     return Page(items=items, total=numbers.total, limit=limit, offset=offset)
+
+
+def searchable_texts(session: Session, dataset: Dataset, *, subset: Subset | None = None) -> Texts:
+    """The texts of all documents, or of those that a subset deletes, to be searched after the transaction."""
+    return texts_of(session, *_where(dataset, subset))
+
+
+def _where(dataset: Dataset, subset: Subset | None) -> list[ColumnElement[bool]]:
+    where = of_dataset(dataset)
+    return where if subset is None else [*where, Document.unit_number.in_(_members(subset))]
 
 
 def _documents(session: Session, dataset: Dataset, numbers: Collection[int]) -> Iterator[ListedDocument]:

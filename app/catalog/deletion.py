@@ -7,17 +7,17 @@ with at least one matching document. It is neither empty nor the whole dataset, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.catalog.datasets import names_of_units
+from app.catalog.datasets import names_of_units, searchable_texts
 from app.catalog.membership import Membership, StoredMembership
 from app.catalog.pages import existing
-from app.catalog.texts import containing, matching_documents, of_dataset
+from app.catalog.texts import containing, of_dataset
 from app.errors import ConflictError, NotFoundError
 from app.names import is_name, shown
 from app.tables import Dataset, Document, Subset, SubsetMember
@@ -59,6 +59,8 @@ class Matching:
     pattern: str
 
 
+_ERASED_NOW: Final = "Units that were chosen were erased in this moment. Try again."
+
 Deletion: TypeAlias = ByDocuments | ByUnits | BySubset
 SubsetRule: TypeAlias = ByDocuments | ByUnits | Containing | Matching
 
@@ -72,7 +74,7 @@ class ResolvedDeletion:
 
 
 def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetRule) -> ResolvedDeletion:
-    """The units that a deletion takes away.
+    """The units that a deletion takes away. The transaction waits while a regular expression is searched for.
 
     Raises:
         NotFoundError: an unknown subset or unit, or one that was erased.
@@ -89,7 +91,7 @@ def resolve_units(session: Session, dataset: Dataset, delete: Deletion | SubsetR
         case Containing(substring):
             units = _units_containing(session, dataset, substring)
         case Matching(pattern):
-            units = sorted({unit for _, unit in matching_documents(session, dataset, pattern)})
+            units = sorted({unit for _, unit in searchable_texts(session, dataset).matching(pattern)})
     return _resolved(stored, units)
 
 
@@ -106,6 +108,24 @@ def resolve_named(membership: Membership, delete: ByDocuments | ByUnits) -> Reso
             return _resolved(membership, _units_of_names(membership, names))
 
 
+def resolve_found(session: Session, dataset: Dataset, units: Collection[int]) -> ResolvedDeletion:
+    """The deletion of units that were searched for before.
+
+    Args:
+        session: any transaction.
+        dataset: whose units they are.
+        units: their numbers.
+
+    Raises:
+        ConflictError: some were erased meanwhile.
+        DeletionSetError: nothing or everything deleted.
+    """
+    stored = StoredMembership(session, dataset)
+    if stored.erased_among(units):
+        raise ConflictError(_ERASED_NOW)
+    return _resolved(stored, sorted(units))
+
+
 def names_of_deletion(session: Session, dataset: Dataset, deletion: ResolvedDeletion) -> list[str]:
     """The names of the units of a deletion set, by number.
 
@@ -114,7 +134,7 @@ def names_of_deletion(session: Session, dataset: Dataset, deletion: ResolvedDele
     """
     names = names_of_units(session, dataset, deletion.units)
     if len(names) < len(deletion.units):
-        raise ConflictError("Units that were chosen were erased in this moment. Try again.")
+        raise ConflictError(_ERASED_NOW)
     return names
 
 

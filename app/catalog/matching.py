@@ -1,7 +1,8 @@
 """Regular expressions of strangers, in a process of their own.
 
 Python's expressions can take exponential time ("(a|a)*b"), can't be interrupted, and hold the interpreter meanwhile:
-in the server's own process one of them would stop it. The program is `search`.
+in the server's own process one of them would stop it. The program is `search`. It takes a core for up to three seconds:
+how many run at once is for the caller to bound (`app.searching`).
 """
 
 from __future__ import annotations
@@ -9,20 +10,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from app.errors import BusyError, PatternError
+from app.errors import PatternError
 
 MAX_PATTERN_LENGTH: Final = 200
 
 _LIMIT_SECONDS: Final = 3.0
-_AT_ONCE: Final = 2
-"""Searches of a process of the service: each takes a core, and whoever may read may search."""
-
-_places: Final = threading.BoundedSemaphore(_AT_ONCE)
 _PROGRAM: Final = Path(__file__).with_name("search.py")
 
 
@@ -36,12 +32,9 @@ def matching(pattern: str, texts: Sequence[str], *, limit_seconds: float = _LIMI
 
     Raises:
         PatternError: an expression that is too long, invalid, or takes too much time.
-        BusyError: others searched all that time.
     """
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise PatternError(f"The regular expression is longer than {MAX_PATTERN_LENGTH} characters.")
-    if not _places.acquire(timeout=limit_seconds):
-        raise BusyError("Other searches are before this one: try again later.")
     try:
         searched = subprocess.run(  # noqa: S603 - the program is ours; the stranger's expression is its input
             [sys.executable, "-I", "-S", "-W", "ignore", _PROGRAM],
@@ -55,8 +48,6 @@ def matching(pattern: str, texts: Sequence[str], *, limit_seconds: float = _LIMI
         raise PatternError(
             f"The regular expression took longer than {limit_seconds:g} s; repeat nothing that itself repeats."
         ) from None
-    finally:
-        _places.release()
     answer: list[int] | str = json.loads(searched.stdout)
     if isinstance(answer, str):
         raise PatternError(f"Not a regular expression: {answer}.")

@@ -5,6 +5,9 @@ Erased documents are never found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from sqlalchemy import ColumnElement, Select, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -26,29 +29,33 @@ def containing(text: InstrumentedAttribute[str], substring: str) -> ColumnElemen
     return func.replace(text, substring, "") != text
 
 
-def matching_documents(
-    session: Session, dataset: Dataset, pattern: str, *where: ColumnElement[bool]
-) -> list[tuple[int, int]]:
-    """The documents in which a regular expression of Python's finds a match, in training order.
+class Texts(NamedTuple):
+    """Texts that were read to be searched, in training order.
 
-    Args:
-        session: any transaction; it waits while the expression is searched for.
-        dataset: whose documents are searched.
-        pattern: the expression.
-        where: what else is asked of a document.
-
-    Returns:
-        Of each, its number and that of its unit.
-
-    Raises:
-        InvalidTextError: the expression holds an unprintable character.
-        PatternError: as `matching`.
+    Attributes:
+        rows: of each document its number, that of its unit, and the text.
     """
-    check_printable(pattern, "regular expression")
-    query = select(Document.number, Document.unit_number, Document.text).where(*of_dataset(dataset), *where)
-    rows = session.execute(query.order_by(Document.number)).all()
-    found = matching(pattern, [text for _, _, text in rows])
-    return [(number, unit) for (number, unit, _), matches in zip(rows, found, strict=True) if matches]
+
+    rows: Sequence[tuple[int, int, str]]
+
+    def matching(self, pattern: str) -> list[tuple[int, int]]:
+        """Those in which a regular expression of Python's finds a match: the document's number and its unit's.
+
+        It may take seconds, and needs no transaction.
+
+        Raises:
+            InvalidTextError: the expression holds an unprintable character.
+            PatternError: as `matching`.
+        """
+        check_printable(pattern, "regular expression")
+        found = matching(pattern, [text for _, _, text in self.rows])
+        return [(number, unit) for (number, unit, _), matches in zip(self.rows, found, strict=True) if matches]
+
+
+def texts_of(session: Session, *where: ColumnElement[bool]) -> Texts:
+    """The texts of the documents of which all of this holds."""
+    query = select(Document.number, Document.unit_number, Document.text).where(*where).order_by(Document.number)
+    return Texts([(number, unit, text) for number, unit, text in session.execute(query)])
 
 
 def of_dataset(dataset: Dataset) -> list[ColumnElement[bool]]:

@@ -89,7 +89,7 @@ class AsyncNeverseen:
     predict = _asks(questions.predict)
     predict_batch = _streams(questions.predict_batch)
     attribute = _asks(questions.attribute)
-    calibrate = _asks(questions.calibrate)
+    check_calibration = _asks(questions.check_calibration)
     sample = _asks(questions.sample)
     list_verifications = _asks(questions.list_verifications)
     iterate_verifications = _iterates(questions.iterate_verifications)

@@ -165,7 +165,7 @@ def attribute(
     return Operation(id="attribute", method="POST", path="/attributions", body=body, read=reader(AttributionsAnswer))
 
 
-def calibrate(
+def check_calibration(
     sketch: str,
     *,
     measurement: LossBody | LogProbabilityBody,
@@ -174,6 +174,8 @@ def calibrate(
 ) -> Operation[CalibrationAnswer]:
     """Tell how right the answers about a measurement would have been where the truth is known.
 
+    Sets that are less like what the model was retrained without are covered less often.
+
     Args:
         sketch: its name.
         measurement: made by `loss` or `log_probability`.
@@ -181,7 +183,9 @@ def calibrate(
         confidence: of the intervals.
     """
     body = body_of(CalibrationRequest, sketch=sketch, version=version, measurement=measurement, confidence=confidence)
-    return Operation(id="calibrate", method="POST", path="/calibration", body=body, read=reader(CalibrationAnswer))
+    return Operation(
+        id="check_calibration", method="POST", path="/calibration", body=body, read=reader(CalibrationAnswer)
+    )
 
 
 def sample(

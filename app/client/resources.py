@@ -95,7 +95,7 @@ def list_documents(
     Args:
         dataset: its name.
         contains: a substring of texts.
-        matches: instead, a regular expression of Python's.
+        matches: instead of a substring, a regular expression of Python's.
         subset: name of a subset.
         limit: the most documents of the page.
         offset: how many come before it.

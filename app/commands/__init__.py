@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,11 +23,6 @@ from app.tables import SketchVersion
 from engine.documents import Documents
 
 console = Console()
-
-OnCluster = Annotated[
-    str | None,
-    typer.Option("--cluster", help="Do the work on a Ray cluster: auto (the one that runs), local, or HOST:PORT."),
-]
 
 
 @contextmanager

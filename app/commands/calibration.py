@@ -13,9 +13,10 @@ from app import catalog
 from app.commands import console, opened, predictor_of, say_erased
 from app.commands.asking import Key, Url, completion_of, number_body_of, service_at
 from app.db import transaction
-from app.schemas.calibration import CalibrationAnswer
+from app.schemas.calibration import CalibrationAnswer, calibration_answer
 from app.serving import artifact_of
 from engine.measure import Measurement
+from engine.reliability import coverage_interval
 
 
 def calibration(
@@ -38,7 +39,7 @@ def calibration(
         answer = _by_catalog(sketch, measurement, version=version, confidence=confidence)
     else:
         with service_at(url, key) as service:
-            answer = service.calibrate(
+            answer = service.check_calibration(
                 sketch, measurement=number_body_of(measurement), version=version, confidence=confidence
             )
     label = f"{answer.sketch} v{answer.version}"
@@ -63,41 +64,43 @@ def _by_catalog(sketch: str, measurement: Measurement, *, version: int | None, c
             artifact = artifact_of(row, settings.artifacts)
             catalog.record(session, "calibrate", sketch=sketch, version=row.number)
         found = predictor_of(settings).reliability(artifact, measurement=measurement, confidence=confidence)
-        return CalibrationAnswer.model_validate(
-            {
-                "sketch": sketch,
-                "version": row.number,
-                "contains_erased": row.contains_erased,
-                "measurement": found.measurement,
-                "confidence": confidence,
-                "baseline": found.baseline,
-                "anchors": found.anchors,
-                "sizes": found.sizes,
-                "derivative_norms": found.derivative_norms,
-                "missing_share": found.missing_share,
-                "elapsed_ms": 0.0,
-            }
-        )
-
-
-def _sentence(answer: CalibrationAnswer) -> str:
-    if not answer.anchors:
-        return " Nothing was retrained that its answers could be compared with."
-    inside = sum(one.inside_interval for one in answer.anchors)
-    return (
-        f" Of {len(answer.anchors):,} sets that the model was retrained without, {inside:,}"
-        f" ({inside / len(answer.anchors):.1%}) would have been in their {answer.confidence:g} intervals, each without"
-        " knowing its own:"
+    return calibration_answer(
+        found,
+        sketch=sketch,
+        version=row.number,
+        contains_erased=row.contains_erased,
+        confidence=confidence,
+        elapsed_ms=0.0,
     )
 
 
+def _sentence(answer: CalibrationAnswer) -> str:
+    count = sum(group.anchors for group in answer.sizes)
+    if not count:
+        return " Nothing was retrained that its answers could be compared with."
+    inside = sum(group.inside for group in answer.sizes)
+    drawn = f", drawn of {answer.anchors_in_all:,}" if answer.anchors_in_all > len(answer.anchors) else ""
+    return (
+        f" Of {count:,} sets that the model was retrained without{drawn}, {inside:,} ({_coverage(inside, count)}) would"
+        f" have been in their {answer.confidence:g} intervals, each without knowing its own. Sets that are less like"
+        " what the model was retrained without are covered less often."
+    )
+
+
+def _coverage(inside: int, count: int) -> str:
+    low, high = coverage_interval(inside, count)
+    return f"{inside / count:.1%}, {low:.1%} … {high:.1%}"
+
+
 def _by_size(answer: CalibrationAnswer) -> Table:
-    table = Table("units", "sets", "in interval", "median width", "error", "change")
+    table = Table("units", "sets", "in interval", "95%", "median width", "error", "change")
     for group in answer.sizes:
+        low, high = group.coverage_interval
         table.add_row(
             f"{group.smallest:,}" if group.smallest == group.largest else f"{group.smallest:,} … {group.largest:,}",
             f"{group.anchors:,}",
             f"{group.inside / group.anchors:.1%}",
+            f"{low:.1%} … {high:.1%}",
             f"{group.median_width:.4f}",
             f"{group.rms_error:.4f}",
             f"{group.rms_change:.4f}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -15,10 +15,13 @@ from app.commands import console, opened
 from app.commands.rules import Contains, DocumentNumbers, Matches, UnitNames, exactly_one, rules_of
 from app.db import transaction
 from app.privacy.identities import identity_hashes, read_links
-from app.schemas.subsets import ResolveAnswer
+from app.schemas.subsets import resolve_answer
 from app.secret import load_secret
 from engine.data import BUNDLED, BundledName
 from engine.documents import Documents, Format, read_documents
+
+_MOST_NAMED: Final = 20
+"""Units whose names are printed."""
 
 app = typer.Typer(
     help="Import datasets, link them to persons, list them, and see what deleting would take away.",
@@ -108,9 +111,9 @@ def resolve(
     documents: DocumentNumbers = None,
     units: UnitNames = None,
     subset: Annotated[str | None, typer.Option(help="Units of this subset.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the units, too, as the service answers.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print all units, as the service answers.")] = False,
 ) -> None:
-    """Say which units a deletion would take away; nothing is changed."""
+    """Say which units a deletion would take away: how many, and the first of their names; nothing is changed."""
     given = [
         *rules_of(contains=contains, matches=matches, documents=documents, units=units),
         *([] if subset is None else [BySubset(subset)]),
@@ -119,17 +122,15 @@ def resolve(
     with opened() as (_, database), transaction(database, writes=False) as session:
         row = catalog.get_dataset(session, dataset)
         resolved = catalog.resolve_units(session, row, deletion)
-        if json:
-            answer = ResolveAnswer(
-                dataset=row.name,
-                unit_count=len(resolved.units),
-                document_count=resolved.documents,
-                units=catalog.names_of_deletion(session, row, resolved),
-            )
-            typer.echo(answer.model_dump_json())
-            return
+        answer = resolve_answer(row.name, resolved, catalog.names_of_deletion(session, row, resolved))
+    if json:
+        typer.echo(answer.model_dump_json())
+        return
+    more = answer.unit_count - _MOST_NAMED
+    names = ", ".join(answer.units[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
     console.print(
-        f"{len(resolved.units):,} units ({resolved.documents:,} documents) of {row.name} would be deleted.",
+        f"{answer.unit_count:,} units ({answer.document_count:,} documents) of {answer.dataset} would be deleted:"
+        f" {escape(names)}.",
         highlight=False,
     )
 

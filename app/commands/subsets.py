@@ -8,13 +8,13 @@ import typer
 from rich.table import Table
 
 from app import catalog
-from app.commands import OnCluster, console, opened
+from app.commands import console, opened
 from app.commands.rules import Contains, DocumentNumbers, Matches, UnitNames, exactly_one, rules_of
 from app.db import transaction
 from app.pinning import one_pin
 from app.pinning import pin as pin_
 from engine.cluster import retrain_on
-from engine.terminal import on_cluster, progress_bar
+from engine.terminal import OnCluster, on_cluster, progress_bar
 
 app = typer.Typer(help="Name deletion sets, and pin them.", no_args_is_help=True)
 
@@ -54,7 +54,7 @@ def pin(
             return
         console.print(f"Retraining the model of {pins.label} without {subset}: {units:,} units.", highlight=False)
         with progress_bar("Retraining", "steps", console=console) as progress:
-            pin_(database, settings, pins, retrain=retrain_on(place), progress=progress)
+            pin_(database, settings, pins, retrain=retrain_on(place, settings.device), progress=progress)
     console.print(f"{subset} is pinned to {pins.label}: its retrained model is kept beside it.", highlight=False)
 
 

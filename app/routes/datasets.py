@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
 
 from app import catalog
-from app.catalog import ListedDocument, ListedUnit, Page
+from app.catalog import ListedDocument, ListedUnit, Page, ResolvedDeletion
 from app.deps import Contains, DatasetName, Limit, Matches, NameContains, Offset, Reading, SubsetFilter, Writing
 from app.errors import ConflictError, InvalidTextError, LimitError, NotFoundError, PatternError
 from app.guard import Guarded, needs
 from app.openapi import LOCATED, WRONG_NAME, WRONG_PAGE, declared
 from app.parts import parts_of
 from app.schemas.datasets import DatasetAnswer, DatasetPage, DocumentPage, NewDataset, UnitPage
-from app.schemas.subsets import ResolveAnswer, ResolveRequest
+from app.schemas.subsets import ResolveAnswer, ResolveRequest, resolve_answer
+from app.searching import TOO_MANY, searched
 from app.tables import Dataset
 from engine.documents import Documents, parse_documents
-from engine.errors import DeletionSetError, DocumentsError, QuestionError
+from engine.errors import DeletionSetError, DocumentsError
 
 router = APIRouter(tags=["datasets"], route_class=Guarded)
 
@@ -79,25 +84,41 @@ def get_dataset(dataset: DatasetName, session: Reading) -> Dataset:
     return catalog.get_dataset(session, dataset)
 
 
+async def _numbers_found(
+    dataset: DatasetName,
+    request: Request,
+    contains: Contains = None,
+    matches: Matches = None,
+    subset: SubsetFilter = None,
+) -> list[int] | None:
+    """The numbers of the documents that an expression matches; None where there is no expression."""
+    if matches is None:
+        return None
+    if contains is not None:
+        message = "Documents are chosen by contains or by matches; give one of them."
+        raise RequestValidationError([{"type": "value_error", "loc": ("query", "matches"), "msg": message}])
+    return [number for number, _ in await searched(request, dataset, matches, subset=subset)]
+
+
 @router.get(
     "/datasets/{dataset}/documents",
     operation_id="list_documents",
     response_model=DocumentPage,
     openapi_extra=needs("catalog:read"),
     responses=declared(
-        QuestionError("Documents are chosen by contains or by matches; give one of them."),
         _UNPRINTABLE,
         _NO_EXPRESSION,
         _UNKNOWN,
         _UNKNOWN_SUBSET,
-        wrong=WRONG_PAGE,
+        TOO_MANY,
+        wrong="query.matches: Documents are chosen by contains or by matches; give one of them.",
     ),
 )
 def list_documents(
     dataset: DatasetName,
+    found: Annotated[Sequence[int] | None, Depends(_numbers_found)],  # before there is a session
     session: Reading,
     contains: Contains = None,
-    matches: Matches = None,
     subset: SubsetFilter = None,
     limit: Limit = 50,
     offset: Offset = 0,
@@ -106,7 +127,7 @@ def list_documents(
     row = catalog.get_dataset(session, dataset)
     chosen = None if subset is None else catalog.get_subset(session, row, subset)
     return catalog.list_documents(
-        session, row, contains=contains, matches=matches, subset=chosen, limit=limit, offset=offset
+        session, row, contains=contains, found=found, subset=chosen, limit=limit, offset=offset
     )
 
 
@@ -131,6 +152,15 @@ def list_units(
     return catalog.list_units(session, row, contains=contains, subset=chosen, limit=limit, offset=offset)
 
 
+async def _sought(
+    dataset: DatasetName, deletion: ResolveRequest, request: Request
+) -> tuple[ResolveRequest, set[int] | None]:
+    """The deletion, and the units that its expression found; None where it has none."""
+    if deletion.matches is None:
+        return deletion, None
+    return deletion, {unit for _, unit in await searched(request, dataset, deletion.matches)}
+
+
 @router.post(
     "/datasets/{dataset}/resolve",
     operation_id="resolve_deletion",
@@ -142,26 +172,32 @@ def list_units(
         _NO_EXPRESSION,
         _UNKNOWN,
         ConflictError("Units that were chosen were erased in this moment. Try again."),
+        TOO_MANY,
         wrong="body: give exactly one of documents, units, subset, contains, matches",
         body=True,
     ),
 )
 def resolve_deletion(
-    dataset: DatasetName, deletion: ResolveRequest, session: Reading, request: Request
+    dataset: DatasetName,
+    sought: Annotated[tuple[ResolveRequest, set[int] | None], Depends(_sought)],  # before there is a session
+    session: Reading,
+    request: Request,
 ) -> ResolveAnswer:
     """Tell which units a deletion would take away, and change nothing.
 
     Documents are deleted with the others of their unit, which must be named too. What texts contain or match chooses
     every unit with at least one such document.
     """
+    deletion, found = sought
     row = catalog.get_dataset(session, dataset)
-    resolved = catalog.resolve_units(session, row, deletion.resolvable())
-    units, most = len(resolved.units), parts_of(request).settings.max_units
-    if units > most:
+    if found is None:
+        resolved = catalog.resolve_units(session, row, deletion.resolvable())
+    else:
+        resolved = catalog.resolve_found(session, row, found)
+    _check_size(resolved, most=parts_of(request).settings.max_units)
+    return resolve_answer(row.name, resolved, catalog.names_of_deletion(session, row, resolved))
+
+
+def _check_size(resolved: ResolvedDeletion, *, most: int) -> None:
+    if (units := len(resolved.units)) > most:
         raise LimitError(f"{units:,} units would be deleted, and a question may delete {most:,}.")
-    return ResolveAnswer(
-        dataset=row.name,
-        unit_count=units,
-        document_count=resolved.documents,
-        units=catalog.names_of_deletion(session, row, resolved),
-    )

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Body, Request
 
 from app import catalog
 from app.catalog import Page
-from app.db import transaction
 from app.deps import Limit, Offset, Reading, SketchName, VersionNumber, Writing
 from app.errors import ConflictError, InvalidTextError, NotFoundError
 from app.guard import Guarded, needs
 from app.openapi import WRONG_NAME, WRONG_PAGE, declared
 from app.parts import parts_of
+from app.provenance import build_of
 from app.schemas.sketches import (
     BuildAnswer,
     Promotion,
@@ -22,9 +22,7 @@ from app.schemas.sketches import (
     SketchPage,
     VersionAnswer,
     VersionPage,
-    build_answer,
 )
-from app.serving import located
 from app.tables import Sketch, SketchVersion
 from engine.errors import ArtifactError
 
@@ -103,12 +101,9 @@ def get_sketch_version(sketch: SketchName, version: VersionNumber, session: Read
 def get_build(sketch: SketchName, version: VersionNumber, request: Request) -> BuildAnswer:
     """Read how a version's artifact was made: from what, where, how long that took, and with which libraries."""
     parts = parts_of(request)
-    with transaction(request.app.state.database, writes=False) as session:
-        row = catalog.get_version(session, sketch, version)
-        if row.state == "deleted":
-            raise ConflictError(f"{row.label} is deleted: its artifact was given up.")
-        artifact = located(row, parts.settings.artifacts)
-    return build_answer(sketch, version, parts.predictor.manifest(artifact))
+    database, artifacts = request.app.state.database, parts.settings.artifacts
+    _, build = build_of(database, artifacts, sketch, version, manifest_of=parts.predictor.manifest)
+    return build
 
 
 @router.put(

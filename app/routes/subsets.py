@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 
 from app import catalog
 from app.catalog import Page
@@ -12,6 +14,7 @@ from app.errors import ConflictError, NotFoundError, PatternError
 from app.guard import Guarded, actor_of, needs
 from app.openapi import LOCATED, WRONG_NAME, WRONG_PAGE, declared
 from app.schemas.subsets import NewSubset, SubsetAnswer, SubsetPage
+from app.searching import TOO_MANY, searched
 from app.tables import Subset
 from engine.errors import DeletionSetError
 
@@ -32,6 +35,13 @@ def list_subsets(dataset: DatasetName, session: Reading, limit: Limit = 50, offs
     return catalog.list_subsets(session, catalog.get_dataset(session, dataset), limit=limit, offset=offset)
 
 
+async def _sought(dataset: DatasetName, new: NewSubset, request: Request) -> tuple[NewSubset, set[int] | None]:
+    """The subset, and the units that its expression found; None where it has none."""
+    if new.matches is None:
+        return new, None
+    return new, {unit for _, unit in await searched(request, dataset, new.matches)}
+
+
 @router.post(
     "",
     operation_id="create_subset",
@@ -44,21 +54,31 @@ def list_subsets(dataset: DatasetName, session: Reading, limit: Limit = 50, offs
         PatternError("Not a regular expression: missing ), unterminated subpattern at position 0."),
         _UNKNOWN_DATASET,
         ConflictError("The dataset 'census-names' has a subset 'has-x' already."),
+        TOO_MANY,
         wrong="body: give exactly one of documents, units, contains, matches",
         body=True,
     ),
 )
-def create_subset(dataset: DatasetName, new: NewSubset, request: Request, response: Response) -> Subset:
+def create_subset(
+    dataset: DatasetName,
+    sought: Annotated[tuple[NewSubset, set[int] | None], Depends(_sought)],
+    request: Request,
+    response: Response,
+) -> Subset:
     """Name a deletion set: by document numbers, units, or what the texts contain or match.
 
     A rule about texts chooses every unit with at least one such document. The units are chosen once, now.
     """
+    new, found = sought
     database: Database = request.app.state.database
-    # A search may take seconds, in which nothing else could be written.
+    # To look through all texts takes a while, in which nothing else could be written.
     with transaction(database, writes=False) as session:
         row = catalog.get_dataset(session, dataset)
         catalog.check_subset(session, row, new.name)
-        chosen = catalog.resolve_units(session, row, new.rule())
+        if found is None:
+            chosen = catalog.resolve_units(session, row, new.rule())
+        else:
+            chosen = catalog.resolve_found(session, row, found)
     with transaction(database, actor=actor_of(request)) as session:
         row = catalog.get_dataset(session, dataset)
         subset = catalog.add_subset(session, dataset=row, name=new.name, rule=new.rule(), chosen=chosen)

@@ -20,10 +20,10 @@ _SKETCH: Final[JsonDict] = {
 _BUILD: Final[JsonDict] = {
     "sketch": "names",
     "version": 1,
-    "documents": 1000,
-    "units": 1000,
+    "document_count": 1000,
+    "unit_count": 1000,
     "fingerprint": "131a8ecdec3464071ed9b9c6ebe7e612ee4e5c5dd9f6af1211c77a9fafe4a196",
-    "parameters": 4192,
+    "parameter_count": 4192,
     "device": "cpu",
     "native": True,
     "build_seconds": 87.988,
@@ -31,8 +31,8 @@ _BUILD: Final[JsonDict] = {
     "directions": 200,
     "degree": 3,
     "axes": True,
-    "retrained": 2000,
-    "steps": 1000,
+    "retrained_count": 2000,
+    "step_count": 1000,
     "libraries": {"neverseen": "0.1.0", "torch": "2.13.0+cpu", "numpy": "2.4.6", "python": "3.11.7"},
 }
 _VERSION: Final[JsonDict] = {
@@ -89,7 +89,7 @@ class VersionAnswer(Answer):
     model_config = ConfigDict(json_schema_extra={"examples": [_VERSION]})
 
     sketch: str = Field(validation_alias=AliasPath("sketch", "name"))
-    dataset: str = Field(validation_alias=AliasPath("sketch", "dataset", "name"))
+    dataset: str = Field(validation_alias=AliasPath("dataset", "name"), description="That it was built from.")
     number: int = Field(description="Versions of a sketch count from 1.")
     state: Literal["ready", "retired", "deleted"] = Field(
         description="A retired version isn't served; the artifact of a deleted one is given up, too."
@@ -110,10 +110,10 @@ class BuildAnswer(Answer):
 
     sketch: str
     version: int
-    documents: int = Field(description="That the model was trained on.")
-    units: int = Field(description="What can be deleted by itself: documents, or subjects.")
+    document_count: int = Field(description="That the model was trained on.")
+    unit_count: int = Field(description="What can be deleted by itself: documents, or subjects.")
     fingerprint: str = Field(description="SHA-256 of the documents and whose they are.")
-    parameters: int = Field(description="Of the model.")
+    parameter_count: int = Field(description="Of the model.")
     device: str = Field(description="On which it was trained: cpu or cuda.")
     native: bool = Field(description="Whether compiled code trained it, and not torch.")
     build_seconds: float = Field(description="Wall time, over all attempts.")
@@ -121,11 +121,11 @@ class BuildAnswer(Answer):
     directions: int = Field(description="Random directions.")
     degree: int = Field(description="The highest order of the expansion.")
     axes: bool = Field(description="Whether every unit has an axis of its own.")
-    retrained: int = Field(
+    retrained_count: int = Field(
         description="Models that were trained beside the ordinary one, each without some units; not those that were"
         " pinned or verified since."
     )
-    steps: int = Field(description="Of one training run.")
+    step_count: int = Field(description="Of one training run.")
     libraries: dict[str, str] = Field(description="Versions of those that took part.")
 
 
@@ -147,10 +147,10 @@ def build_answer(sketch: str, version: int, manifest: Manifest) -> BuildAnswer:
     return BuildAnswer(
         sketch=sketch,
         version=version,
-        documents=source.documents,
-        units=source.units,
+        document_count=source.documents,
+        unit_count=source.units,
         fingerprint=source.fingerprint,
-        parameters=configuration.model.parameter_count,
+        parameter_count=configuration.model.parameter_count,
         device=execution.device,
         native=execution.native,
         build_seconds=manifest.build_seconds,
@@ -158,7 +158,7 @@ def build_answer(sketch: str, version: int, manifest: Manifest) -> BuildAnswer:
         directions=configuration.directions,
         degree=configuration.degree,
         axes=configuration.axes,
-        retrained=configuration.retrained(source.units),
-        steps=source.documents * configuration.training.epochs,
+        retrained_count=configuration.retrained(source.units),
+        step_count=source.documents * configuration.training.epochs,
         libraries=manifest.versions,
     )

@@ -8,7 +8,16 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AliasPath, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from app.catalog import ByDocuments, BySubset, ByUnits, Containing, Deletion, Matching, SubsetRule
+from app.catalog import (
+    ByDocuments,
+    BySubset,
+    ByUnits,
+    Containing,
+    Deletion,
+    Matching,
+    ResolvedDeletion,
+    SubsetRule,
+)
 from app.catalog.matching import MAX_PATTERN_LENGTH
 from app.schemas import Answer, DocumentNumbers, Name, PageAnswer, RequestBody, UnitNames, exactly_one, example_page
 
@@ -125,6 +134,13 @@ class ResolveAnswer(Answer):
     unit_count: int
     document_count: int = Field(description="Documents of these units.")
     units: list[str] = Field(description="Their names, in order of their numbers.")
+
+
+def resolve_answer(dataset: str, resolved: ResolvedDeletion, names: list[str]) -> ResolveAnswer:
+    """The units of a deletion set, with their names in order of their numbers."""
+    return ResolveAnswer(
+        dataset=dataset, unit_count=len(resolved.units), document_count=resolved.documents, units=names
+    )
 
 
 def _rule_of(body: NewSubset | ResolveRequest) -> SubsetRule:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from app import catalog
-from app.access import BELIEVED_SECONDS, check_exposure, is_loopback, new_key
+from app.access import check_exposure, is_loopback, new_key
 from app.catalog import SCOPES, Scope
 from app.db import Database, open_database, transaction
 from app.errors import NoKeyError
@@ -76,14 +76,6 @@ def lasting_guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
         with running(settings) as client:
             yield Guarded(client, make_key)
         database.dispose()
-
-
-@pytest.fixture
-def believed_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
-    """How long the catalog is believed, less than the five seconds that it is: nobody waits for them."""
-    assert BELIEVED_SECONDS == 5
-    monkeypatch.setattr("app.access.BELIEVED_SECONDS", 0.3)
-    return 0.3
 
 
 def bearer(key: str) -> dict[str, str]:

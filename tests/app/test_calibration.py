@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,29 +15,35 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import QueuePool, select
 from typer.testing import CliRunner
 
 from app import catalog
 from app.__main__ import app as commands
 from app.db import Database, transaction
+from app.errors import ConflictError
+from app.main import create_app
 from app.predictor import Artifact as Served
 from app.predictor import Predictor
+from app.provenance import build_of
 from app.schemas.keys import NewKey
 from app.settings import Settings
 from app.tables import AuditRecord
 from engine.errors import ArtifactError
+from engine.estimators import Candidate
+from engine.leave_one_out import Answer
 from engine.measure import Measurement
 from engine.question import Prediction, Question
 from engine.resident import ResidentSketch
 from engine.sketch import build
-from engine.store import Artifact, open_artifact
+from engine.store import Artifact, Manifest, open_artifact
 from engine.supplements import add
 from tests.app.conftest import NAMES, refusal, register
 from tests.app.servers import served
 
 MAX = {"kind": "loss", "text": "max"}
 SOME = (0, 4, 9, 17, 20)
+CANDIDATE = Candidate("axes", 2, 0, "probability")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def test_answers_are_compared_with_what_was_retrained(client: TestClient, with_a
         "elapsed_ms": answer["elapsed_ms"],
         **{
             name: json.loads(json.dumps(asdict(found)[name]))
-            for name in ("baseline", "anchors", "sizes", "derivative_norms", "missing_share")
+            for name in ("baseline", "anchors", "anchors_in_all", "sizes", "derivative_norms", "missing_share")
         },
     }
     assert answer["elapsed_ms"] > 0
@@ -92,7 +99,7 @@ def test_of_directions_alone_what_was_retrained_later_is_compared(
     measured = Measurement(kind="log_probability", prompt="ma", completion="x")
     measurement = {"kind": measured.kind, "prompt": measured.prompt, "completion": measured.completion}
     before = post(client, sketch=sketch, measurement=measurement)
-    assert (before["anchors"], before["sizes"]) == ([], [])
+    assert (before["anchors"], before["anchors_in_all"], before["sizes"]) == ([], 0, [])
     assert [norm["order"] for norm in before["derivative_norms"]] == [1, 2]
     [path] = settings.artifacts_dir.iterdir()
     opened = open_artifact(path)
@@ -102,6 +109,7 @@ def test_of_directions_alone_what_was_retrained_later_is_compared(
     [anchor] = after["anchors"]
     assert isinstance(estimated, Prediction)
     assert (anchor["units"], anchor["estimator"]) == (len(SOME), "sphere")
+    assert (anchor["likeness"], anchor["later"], after["anchors_in_all"]) == (0, True, 1)
     assert (anchor["estimate"], tuple(anchor["interval"])) == (estimated.estimate, estimated.interval)
     (known,) = ResidentSketch(opened).predict([measured], SOME, Question())
     assert isinstance(known, Prediction)
@@ -145,16 +153,87 @@ def test_an_answer_is_in_the_audit_without_its_text(client: TestClient, database
 
 
 @pytest.mark.usefixtures("place")
-def test_a_key_is_answered_as_far_as_it_may_ask(client: TestClient) -> None:
-    made = NewKey.model_validate({"name": "k", "scopes": ["predict"], "measurements": [MAX], "decimals": 2})
+@pytest.mark.parametrize("limit", [{"decimals": 9}, {"measurements": [MAX]}])
+def test_a_key_with_limits_on_what_it_sees_is_refused(client: TestClient, limit: dict[str, Any]) -> None:
+    """Booleans would tell what rounding hides, and truths what others had verified."""
+    made = NewKey.model_validate({"name": "k", "scopes": ["predict"], **limit})
     key = client.post("/keys", json=made.model_dump(mode="json")).json()["key"]
     headers = {"Authorization": f"Bearer {key}"}
     question = {"sketch": "axes", "measurement": MAX, "confidence": 0.8}
-    answer = client.post("/calibration", json=question, headers=headers).json()
-    assert all(one["estimate"] == round(one["estimate"], 2) for one in answer["anchors"])
-    other = question | {"measurement": {"kind": "loss", "text": "bob"}}
-    refusal(client.post("/calibration", json=other, headers=headers), 403)
+    body = refusal(client.post("/calibration", json=question, headers=headers), 403)
+    assert body["detail"] == "This key is for predictions only: its answers are rounded, or of listed measurements."
+    asked = {"sketch": "axes", "delete": {"documents": [0]}, "measurements": [MAX]}
+    assert client.post("/predict", json=asked, headers=headers).status_code == 200
+
+
+@pytest.mark.usefixtures("place")
+def test_a_key_without_limits_is_answered_but_needs_the_catalogs_scope_for_a_build(client: TestClient) -> None:
+    made = NewKey.model_validate({"name": "k", "scopes": ["predict"]})
+    key = client.post("/keys", json=made.model_dump(mode="json")).json()["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    question = {"sketch": "axes", "measurement": MAX, "confidence": 0.8}
+    assert client.post("/calibration", json=question, headers=headers).json()["anchors"]
     refusal(client.get("/sketches/axes/versions/1/build", headers=headers), 403)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_calibration_ends_when_its_time_is_over_and_leaves_its_thread(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice takes longer than the request may: the thread is free again after the one that runs."""
+    slices: list[int] = []
+
+    class Slow:
+        def __init__(self, _: object, asked: list[list[int]]) -> None:
+            self.asked = asked
+
+        def answers(self, confidence: float) -> list[Answer]:
+            slices.append(len(self.asked))
+            time.sleep(3)
+            return [Answer(value=0, half_width=confidence, candidate=CANDIDATE, likeness=0) for _ in self.asked]
+
+    monkeypatch.setattr("engine.leave_one_out._NUMBERS", 1)
+    monkeypatch.setattr("engine.leave_one_out._LEAST_ROWS", 1)
+    monkeypatch.setattr("engine.leave_one_out._Without", Slow)
+    hurried = create_app(settings.model_copy(update={"request_seconds": 2.0}))
+    with TestClient(hurried, base_url="http://127.0.0.1") as client:
+        asked = {"sketch": "axes", "delete": {"documents": [0]}, "measurements": [MAX]}
+        assert client.post("/predict", json=asked).status_code == 200  # so that it is measured
+        question = {"sketch": "axes", "measurement": MAX, "confidence": 0.8}
+        assert refusal(client.post("/calibration", json=question), 503)["type"].endswith(":deadline")
+        queues = hurried.state.parts.queues
+        assert queues.lengths()["calibration"] == 1
+        ends = time.monotonic() + 20
+        while queues.lengths()["calibration"] and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert queues.lengths()["calibration"] == 0
+    assert slices == [1]
+
+
+@pytest.mark.usefixtures("place")
+def test_what_was_verified_since_is_listed_and_not_counted(client: TestClient, place: Path) -> None:
+    before = post(client, sketch="axes", confidence=0.8)
+    add(open_artifact(place), NAMES, [SOME])
+    after = post(client, sketch="axes", confidence=0.8)
+    assert after["anchors_in_all"] == before["anchors_in_all"] + 1 == len(after["anchors"])
+    assert [one["units"] for one in after["anchors"] if one["later"]] == [len(SOME)]
+    assert not any(one["later"] for one in before["anchors"])
+    for answer in (before, after):
+        assert sum(group["anchors"] for group in answer["sizes"]) == len(before["anchors"])
+        for group in answer["sizes"]:
+            low, high = group["coverage_interval"]
+            assert 0 <= low <= group["inside"] / group["anchors"] <= high <= 1
+
+
+@pytest.mark.usefixtures("place")
+def test_calibrations_are_timed_as_themselves(client: TestClient) -> None:
+    def counts() -> list[str]:
+        lines = client.get("/metrics").text.splitlines()
+        return [one for one in lines if one.startswith('neverseen_phase_seconds_count{phase="')]
+
+    post(client, sketch="axes", confidence=0.8)
+    assert 'neverseen_phase_seconds_count{phase="calibration"} 1.0' in counts()
+    assert 'neverseen_phase_seconds_count{phase="engine"} 0.0' in counts()
 
 
 @pytest.mark.usefixtures("place")
@@ -176,10 +255,10 @@ def test_a_build_is_told_as_its_manifest_has_it(client: TestClient, place: Path,
     assert told == {
         "sketch": "axes",
         "version": 1,
-        "documents": len(NAMES),
-        "units": len(NAMES),
+        "document_count": len(NAMES),
+        "unit_count": len(NAMES),
         "fingerprint": NAMES.fingerprint,
-        "parameters": sum(rows * columns for rows, columns in manifest.shapes.values()),
+        "parameter_count": sum(rows * columns for rows, columns in manifest.shapes.values()),
         "device": "cpu",
         "native": manifest.plan.execution.native,
         "build_seconds": manifest.build_seconds,
@@ -187,12 +266,12 @@ def test_a_build_is_told_as_its_manifest_has_it(client: TestClient, place: Path,
         "directions": 8,
         "degree": 2,
         "axes": True,
-        "retrained": len(NAMES) + 60,
-        "steps": len(NAMES),
+        "retrained_count": len(NAMES) + 60,
+        "step_count": len(NAMES),
         "libraries": manifest.versions,
     }
     assert told["created_at"] == manifest.created_at.isoformat().replace("+00:00", "Z")
-    assert client.get("/sketches/tiny/versions/1/build").json()["retrained"] == 0
+    assert client.get("/sketches/tiny/versions/1/build").json()["retrained_count"] == 0
     refusal(client.get("/sketches/axes/versions/2/build"), 404)
     refusal(client.get("/sketches/axes/versions/0/build"), 422)
 
@@ -203,7 +282,7 @@ def test_a_build_is_told_though_its_version_isnt_served_and_as_long_as_it_is_the
     with transaction(database) as session:
         register(session, settings, catalog.get_dataset(session, "names"), with_axes, sketch="axes")
         catalog.retire(session, sketch="axes", version=1)
-    assert client.get("/sketches/axes/versions/1/build").json()["units"] == len(NAMES)
+    assert client.get("/sketches/axes/versions/1/build").json()["unit_count"] == len(NAMES)
     content = (place / "manifest.json").read_bytes()
     (place / "manifest.json").write_bytes(content.replace(b'"degree": 2', b'"degree": 3'))
     assert "axes v1: manifest.json has SHA-256" in refusal(client.get("/sketches/axes/versions/1/build"), 500)["detail"]
@@ -269,7 +348,12 @@ def test_a_service_is_asked_as_the_catalog_is(url: str, question: tuple[str, ...
     assert f"{told['sketch']} v1" in printed
     for group in told["sizes"]:
         assert f"{group['rms_error']:.4f}" in printed
-    assert ("Nothing was retrained" in printed) == (told["sketch"] == "tiny")
+        low, high = group["coverage_interval"]
+        assert f"{low:.1%} … {high:.1%}" in printed
+    nothing = told["sketch"] == "tiny"
+    assert ("Nothing was retrained" in printed) == nothing
+    warning = "Sets that are less like what the model was retrained without are covered less often."
+    assert (warning in " ".join(printed.split())) != nothing
 
 
 @pytest.mark.usefixtures("_local_catalog", "place")
@@ -293,3 +377,33 @@ def test_a_command_shows_how_a_version_was_built(place: Path, database: Database
     shutil.rmtree(place)
     gone = CliRunner().invoke(commands, ["sketches", "show", "axes"])
     assert isinstance(gone.exception, ArtifactError)
+    assert str(gone.exception).startswith("axes v1: There is no artifact")
+
+
+@pytest.mark.usefixtures("_local_catalog", "place")
+def test_a_deleted_version_is_shown_neither_by_the_command_nor_by_the_service(
+    client: TestClient, settings: Settings, database: Database, with_axes: Artifact
+) -> None:
+    with transaction(database) as session:
+        register(session, settings, catalog.get_dataset(session, "names"), with_axes, sketch="axes")
+        catalog.retire(session, sketch="axes", version=1)
+        catalog.delete_version(session, sketch="axes", version=1)
+    refused = CliRunner().invoke(commands, ["sketches", "show", "axes", "1"])
+    assert isinstance(refused.exception, ConflictError)
+    assert str(refused.exception) == "axes v1 is deleted: its artifact was given up."
+    assert refusal(client.get("/sketches/axes/versions/1/build"), 409)["detail"] == str(refused.exception)
+
+
+@pytest.mark.usefixtures("place")
+def test_no_transaction_is_open_while_an_artifact_is_asked(settings: Settings, database: Database) -> None:
+    open_then: list[int] = []
+
+    def manifest_of(artifact: Served) -> Manifest:
+        pool = database.pool
+        assert isinstance(pool, QueuePool)
+        open_then.append(pool.checkedout())
+        return artifact.manifest()
+
+    row, build = build_of(database, settings.artifacts, "axes", None, manifest_of=manifest_of)
+    assert (row.label, row.state, build.axes) == ("axes v1", "ready", True)
+    assert open_then == [0]

@@ -11,17 +11,26 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from app import catalog
-from app.catalog import ByDocuments, Containing, Matching
+from app.catalog import ByDocuments, Containing, ListedDocument, Matching, Page
 from app.db import Database, transaction
 from app.errors import ConflictError, InvalidTextError, NotFoundError, PatternError
+from app.tables import Dataset, Subset
 from engine.documents import Documents
-from engine.errors import QuestionError
 
 printable = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 records = st.one_of(
     st.lists(st.tuples(printable, st.none()), min_size=1, max_size=20),
     st.lists(st.tuples(printable, st.sampled_from(["a", "B", "ä", "0"])), min_size=1, max_size=20),
 )
+
+
+def listed(
+    session: Session, dataset: Dataset, *, matches: str, subset: Subset | None = None, limit: int = 50, offset: int = 0
+) -> Page[ListedDocument]:
+    """A page of the documents that an expression matches."""
+    found = catalog.searchable_texts(session, dataset, subset=subset).matching(matches)
+    numbers = [number for number, _ in found]
+    return catalog.list_documents(session, dataset, found=numbers, limit=limit, offset=offset)
 
 
 # The fixture is shared by all examples: they differ in their datasets' names.
@@ -111,8 +120,10 @@ def test_texts_and_names_are_searched_as_python_does(
     start = data.draw(st.integers(0, len(text) - 1))
     needle = text[start : data.draw(st.integers(start + 1, len(text)))]
     has = [i for i, one in enumerate(documents.texts) if needle in one]
-    for contains, matches in ((needle, None), (None, re.escape(needle))):
-        page = catalog.list_documents(session, dataset, contains=contains, matches=matches, limit=50, offset=0)
+    for page in (
+        catalog.list_documents(session, dataset, contains=needle, limit=50, offset=0),
+        listed(session, dataset, matches=re.escape(needle)),
+    ):
         assert [one.number for one in page.items] == has
         assert [one.text for one in page.items] == [documents.texts[i] for i in has]
         assert [one.unit for one in page.items] == [documents.unit_names[documents.unit_of[i]] for i in has]
@@ -122,6 +133,7 @@ def test_texts_and_names_are_searched_as_python_does(
     if 0 < len(units) < documents.unit_count:
         for rule in (Containing(needle), Matching(re.escape(needle))):
             assert catalog.resolve_units(session, dataset, rule).units == units
+        assert catalog.resolve_found(session, dataset, set(units)).units == units
 
 
 def test_an_empty_substring_is_in_every_text(session: Session, people: Documents) -> None:
@@ -135,8 +147,7 @@ def test_pages_of_what_matches_cover_it_without_gap_or_overlap(session: Session,
     subset = catalog.add_subset(session, dataset=dataset, name="some", rule=ByDocuments([0, 1, 2, 5]))
     for chosen, numbers in ((None, [1, 2, 3, 5]), (subset, [1, 2, 5])):
         pages = [
-            catalog.list_documents(session, dataset, matches="[1235]$", subset=chosen, limit=2, offset=offset)
-            for offset in (0, 2, 4)
+            listed(session, dataset, matches="[1235]$", subset=chosen, limit=2, offset=offset) for offset in (0, 2, 4)
         ]
         assert [one.number for page in pages for one in page.items] == numbers
         assert {(page.total, page.limit) for page in pages} == {(len(numbers), 2)}
@@ -148,26 +159,25 @@ def test_pages_of_what_matches_cover_it_without_gap_or_overlap(session: Session,
 
 
 @pytest.mark.parametrize(
-    ("contains", "matches", "error", "message"),
+    ("matches", "error", "message"),
     [
-        ("x", "x", QuestionError, "by contains or by matches; give one of them"),
-        (None, "(", PatternError, r"Not a regular expression: missing \)"),
-        (None, "a" * 201, PatternError, "longer than 200 characters"),
-        (None, "a\n", InvalidTextError, r"regular expression holds the unprintable character '\\n'"),
-        ("\ud800", None, InvalidTextError, "substring holds the unprintable"),
+        ("(", PatternError, r"Not a regular expression: missing \)"),
+        ("a" * 201, PatternError, "longer than 200 characters"),
+        ("a\n", InvalidTextError, r"regular expression holds the unprintable character '\\n'"),
     ],
 )
 def test_what_no_text_can_be_searched_for_is_refused(
-    session: Session,
-    names: Documents,
-    contains: str | None,
-    matches: str | None,
-    error: type[Exception],
-    message: str,
+    session: Session, names: Documents, matches: str, error: type[Exception], message: str
 ) -> None:
     dataset = catalog.add_dataset(session, name="names", documents=names)
     with pytest.raises(error, match=message):
-        catalog.list_documents(session, dataset, contains=contains, matches=matches, limit=9, offset=0)
+        listed(session, dataset, matches=matches)
+
+
+def test_a_substring_that_no_text_can_have_is_refused(session: Session, names: Documents) -> None:
+    dataset = catalog.add_dataset(session, name="names", documents=names)
+    with pytest.raises(InvalidTextError, match="substring holds the unprintable"):
+        catalog.list_documents(session, dataset, contains="\ud800", limit=9, offset=0)
 
 
 @pytest.mark.parametrize("needle", ["\0", "\n", "\udcff"])

@@ -70,7 +70,7 @@ OPERATIONS: dict[str, Operation[Any]] = {
         questions.predict("s", subset="x", measurements=MAX),
         questions.predict_batch("s", deletions=[Deletion(subset="x")], measurements=MAX).operation,
         questions.attribute("s", measurement=loss("max")),
-        questions.calibrate("s", measurement=loss("max")),
+        questions.check_calibration("s", measurement=loss("max")),
         questions.sample("s", subset="x"),
         questions.list_verifications(),
         questions.get_verification(uuid4()),
@@ -277,10 +277,10 @@ def test_the_catalog_is_read_and_changed(url: str, neverseen: Neverseen) -> None
             change("tiny", 1)
 
     build = neverseen.get_build("tiny", 1)
-    assert (build.units, build.directions, build.axes) == (len(NAMES), 64, False)
+    assert (build.unit_count, build.directions, build.axes) == (len(NAMES), 64, False)
 
     assert neverseen.attribute("tiny", measurement=loss("max"), top=2).raising
-    calibration = neverseen.calibrate("tiny", measurement=loss("max"), confidence=0.9)
+    calibration = neverseen.check_calibration("tiny", measurement=loss("max"), confidence=0.9)
     assert (calibration.anchors, len(calibration.derivative_norms)) == ([], 2)
     assert neverseen.healthz().status == "alive"
     assert neverseen.readyz().resident[0].label == "tiny v1"

@@ -77,7 +77,13 @@ def test_what_a_deletion_would_take_away_is_counted_or_listed_and_nothing_is_cha
     units = sorted({people.unit_of[i] for i in named})
     documents = sum(people.unit_of.count(unit) for unit in units)
     said = words(neverseen("datasets", "resolve", "census-subjects", "--contains", "x"))
-    assert said == f"{len(units):,} units ({documents:,} documents) of census-subjects would be deleted."
+    names = ", ".join(people.unit_names[unit] for unit in units)
+    assert said == f"{len(units):,} units ({documents:,} documents) of census-subjects would be deleted: {names}."
+    many = sorted({unit for text, unit in zip(people.texts, people.unit_of, strict=True) if "y" in text})
+    said = words(neverseen("datasets", "resolve", "census-subjects", "--contains", "y"))
+    first = ", ".join(people.unit_names[unit] for unit in many[:20])
+    assert said.endswith(f"would be deleted: {first} and {len(many) - 20:,} more.")
+    assert len(many) > 20
     assert "Known" not in words(neverseen("subsets", "add", "census-subjects", "has-x", "--contains", "x"))
     for option, value in (("--contains", "x"), ("--matches", "[x]"), ("--subset", "has-x")):
         answered = neverseen("datasets", "resolve", "census-subjects", option, value, "--json")
@@ -88,7 +94,9 @@ def test_what_a_deletion_would_take_away_is_counted_or_listed_and_nothing_is_cha
             "units": [people.unit_names[unit] for unit in units],
         }
     two = ("--unit", people.unit_names[0], "--unit", people.unit_names[1])
-    assert words(neverseen("datasets", "resolve", "census-subjects", *two)).startswith("2 units (")
+    said = words(neverseen("datasets", "resolve", "census-subjects", *two))
+    assert said.startswith("2 units (")
+    assert said.endswith(f"would be deleted: {people.unit_names[0]}, {people.unit_names[1]}.")
     listed = words(neverseen("subsets", "list", "census-subjects"))
     assert listed.count("has-x") == 1
     audited = neverseen("audit", "export").stdout.splitlines()

@@ -64,7 +64,7 @@ def test_the_operations_are_these() -> None:
     assert set(OPERATIONS) == {
         "predict",
         "attribute",
-        "calibrate",
+        "check_calibration",
         "sample",
         "list_verifications",
         "get_verification",

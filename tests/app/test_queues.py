@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_a_queue_is_bounded_and_says_so_at_once() -> None:
     async def questions() -> None:
         quick = [asyncio.ensure_future(queues.quick(go_on.wait, PATIENCE_SECONDS)) for _ in range(4)]
         await asyncio.sleep(0)
-        assert queues.lengths() == {"quick": 4, "slow": 0}
+        assert queues.lengths() == {"quick": 4, "slow": 0, "calibration": 0, "search": 0}
         with pytest.raises(BusyError, match="4 questions"):
             await queues.quick(lambda: None)
         assert await queues.slow(lambda: "another queue") == "another queue"
@@ -173,8 +174,100 @@ def test_a_queue_is_bounded_and_says_so_at_once() -> None:
 
     asyncio.run(questions())
     queues.close()
-    assert queues.lengths() == {"quick": 0, "slow": 0}
+    assert set(queues.lengths().values()) == {0}
     assert len(waited) == 6
+
+
+def test_no_more_than_two_search_at_once_and_few_may_wait() -> None:
+    queues, go_on = Queues(most_waiting=1_000, waited=lambda _: None), threading.Event()
+    running: list[int] = []
+
+    def search(number: int) -> bool:
+        running.append(number)
+        return go_on.wait(PATIENCE_SECONDS)
+
+    async def searches() -> None:
+        asked = [asyncio.ensure_future(queues.search(search, number)) for number in range(10)]
+        await asyncio.sleep(0.1)
+        assert running == [0, 1]
+        with pytest.raises(BusyError, match="10 questions are before this one"):
+            await queues.search(search, 10)
+        assert await asyncio.wait_for(queues.slow(lambda: "answered"), PATIENCE_SECONDS) == "answered"
+        go_on.set()
+        assert all(await asyncio.gather(*asked))
+
+    asyncio.run(searches())
+    queues.close()
+    assert sorted(running) == list(range(10))
+
+
+def test_calibrations_take_no_thread_of_other_questions_and_run_one_at_a_time() -> None:
+    queues, go_on = Queues(most_waiting=1_000, waited=lambda _: None), threading.Event()
+    running = threading.Lock()
+
+    def calibrate() -> bool:
+        with running:
+            return go_on.wait(PATIENCE_SECONDS)
+
+    def alone() -> bool:
+        assert running.acquire(blocking=False)
+        running.release()
+        return True
+
+    async def questions() -> None:
+        asked = [asyncio.ensure_future(queues.calibration(calibrate))]
+        asked += [asyncio.ensure_future(queues.calibration(alone)) for _ in range(16)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(BusyError, match="17 questions are before this one"):
+            await queues.calibration(alone)
+        slow = [queues.slow(lambda: "answered") for _ in range(20)]
+        assert await asyncio.wait_for(asyncio.gather(*slow), PATIENCE_SECONDS) == ["answered"] * 20
+        go_on.set()
+        assert all(await asyncio.gather(*asked))
+
+    asyncio.run(questions())
+    queues.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "sent"),
+    [
+        ("GET", "/datasets/names/documents?matches=a", None),
+        ("POST", "/datasets/names/resolve", {"matches": "a"}),
+        ("POST", "/datasets/names/subsets", {"name": "matching", "matches": "a"}),
+    ],
+)
+def test_searches_hold_neither_a_thread_of_requests_nor_a_transaction(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, method: str, address: str, sent: dict[str, str] | None
+) -> None:
+    go_on, searching = threading.Event(), threading.Semaphore(0)
+
+    def endless(pattern: str, texts: list[str]) -> list[bool]:
+        searching.release()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return ["b" in text for text in texts]
+
+    monkeypatch.setattr("app.catalog.texts.matching", endless)
+    application = create_app(settings)
+    with TestClient(application, base_url="http://127.0.0.1") as client, ThreadPoolExecutor(60) as asking:
+        client.post("/datasets", json={"name": "names", "content": "ann\nbob\nida"})
+        asked = [asking.submit(client.request, method, address, json=sent) for _ in range(60)]
+        for _ in range(2):
+            assert searching.acquire(timeout=PATIENCE_SECONDS)
+        for refused in islice(as_completed(asked, PATIENCE_SECONDS), 50):
+            assert refusal(refused.result(), 503)["type"].endswith(":busy")
+        assert application.state.database.pool.checkedout() == 0
+        assert client.get("/datasets/names/documents").json()["total"] == 3
+        go_on.set()
+        answers = [one.result(PATIENCE_SECONDS) for one in asked]
+    assert [one.status_code for one in answers].count(503) == 50
+    found = [one for one in answers if one.status_code != 503]
+    if method == "GET":
+        assert all([document["text"] for document in one.json()["items"]] == ["bob"] for one in found)
+    elif address.endswith("resolve"):
+        assert all(one.json()["units"] == ["1"] for one in found)
+    else:
+        assert sorted(one.status_code for one in found) == [201] + [409] * 9
 
 
 def test_who_gives_up_waiting_leaves_the_queue_and_is_never_called() -> None:

@@ -5,7 +5,8 @@ hidden. In which fold an anchor is depends on its place in the list; so that fol
 last before it is taken away, in what is asked to leave it out, too.
 
 How similar the other anchors are to each other is taken from all of them, which decides little: so values and choices
-are the same but where the regression is nearly as good as another candidate, and widths mostly.
+are the same but where the regression is nearly as good as another candidate (here at two of 150 sets at most), and
+widths mostly: 4 to 8% are off by more than a tenth.
 """
 
 from __future__ import annotations
@@ -154,13 +155,14 @@ def test_together_anchors_are_answered_as_each_alone(sketch: ResidentSketch, mon
     asked = sets_of(frame)
     together = leave_one_out(table, frame, asked, confidence=CONFIDENCE)
     monkeypatch.setattr("engine.leave_one_out._NUMBERS", 1)
+    monkeypatch.setattr("engine.leave_one_out._LEAST_ROWS", 1)
     alone = leave_one_out(table, frame, asked, confidence=CONFIDENCE)
 
     def numbers(answers: list[Answer], of: Callable[[Answer], float]) -> list[float]:
         return [of(answer) for answer in answers]
 
     assert [one.candidate for one in together] == [one.candidate for one in alone]
-    for of in (lambda one: one.value, lambda one: one.half_width):
+    for of in (lambda one: one.value, lambda one: one.half_width, lambda one: one.likeness):
         assert numbers(together, of) == pytest.approx(numbers(alone, of), rel=1e-9)
 
 
@@ -182,9 +184,61 @@ def test_intervals_cover_as_often_as_they_say(tmp_path: Path, configuration: Ske
         assert all(wide.half_width >= one.half_width for wide, one in zip(widest, answers, strict=True))
 
 
-def test_a_confidence_that_the_other_anchors_can_not_tell_is_refused(sketch: ResidentSketch) -> None:
+def test_a_confidence_that_the_other_anchors_can_not_tell_at_any_set_is_refused(sketch: ResidentSketch) -> None:
     frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
     left = len(frame.anchor_sets) - 3
     assert leave_one_out(table, frame, [[0, 1, 2]], confidence=left / (left + 1))
-    with pytest.raises(QuestionError, match=rf"^{left} anchors can't tell"):
-        leave_one_out(table, frame, [[0], [0, 1, 2]], confidence=(left + 1) / (left + 2))
+    for asked in ([[0, 1, 2]], [[3, 4, 5, 6], [0, 1, 2]]):
+        with pytest.raises(QuestionError, match=rf"^{left} anchors can't tell"):
+            leave_one_out(table, frame, asked, confidence=(left + 1) / (left + 2))
+
+
+def test_a_set_with_too_few_others_is_told_as_well_as_they_can(sketch: ResidentSketch) -> None:
+    frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
+    left = len(frame.anchor_sets) - 3
+    asked = [[0], [1, 2, 3]]
+    several = leave_one_out(table, frame, asked, confidence=left / (left + 1))
+    together = leave_one_out(table, frame, asked, confidence=(left + 2) / (left + 3))
+    assert together[1] == several[1]
+    assert together[0].half_width >= several[0].half_width
+
+
+def test_likeness_is_to_the_nearest_anchor_that_is_left(sketch: ResidentSketch) -> None:
+    frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
+    assert frame.axes is not None
+    asked = sets_of(frame)
+    correlations = np.corrcoef(frame.axes.rows)
+    for numbers, answer in zip(asked, leave_one_out(table, frame, asked, confidence=CONFIDENCE), strict=True):
+        others = [number for number in range(len(correlations)) if number not in numbers]
+        assert answer.likeness == pytest.approx(max(correlations[numbers[0], others].max(), 0), abs=1e-9)
+        assert 0 <= answer.likeness < 1
+
+
+def test_who_asks_may_end_the_work_between_slices(sketch: ResidentSketch) -> None:
+    frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
+    asked, calls = sets_of(frame)[:1] * (64 * 1024), []
+
+    def enough() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        leave_one_out(table, frame, asked, confidence=CONFIDENCE, go_on=enough)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("same", [0, 30])
+def test_anchors_that_are_nearly_all_the_same_are_answered_with_what_is_left(
+    configuration: SketchConfiguration, tmp_path: Path, same: int
+) -> None:
+    sketch = built(configuration, tmp_path / "a", units=12, anchors=36)
+    table, frame = sketch.table(MEASUREMENTS[0]).table, sketch.frame
+    asked = sets_of(frame)
+    others = [number for numbers in asked[1:] for number in numbers]
+    number = asked[0][0]
+    few = [number] * same + others[: 36 - same] if same else others
+    again = ordered(table, frame, few)
+    found = leave_one_out(*again, sets_of(again[1]), confidence=0.5)
+    assert len(found) == len(sets_of(again[1])) > 2
+    assert all(np.isfinite([one.value, one.half_width, one.likeness]).all() for one in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.explorer.services import Service
 
 LOSS = {"kind": "loss", "text": "max"}
 RETRAINED_MS = 60_000
+EXACTLY = "exactly, as the model was retrained without this very set."
 SOME = {"matches": "^[jk]"}
 QUESTION = "/#/ask?sketch=names&loss=max&matches=%5E%5Bjk%5D"
 """Of a set that the model wasn't retrained without, as those of a letter are."""
@@ -78,7 +80,9 @@ def test_a_set_that_was_retrained_is_exact(page: Page, service: Service) -> None
     [prediction] = predicted(service, {"units": ["3"]}, LOSS)
     assert prediction["estimator"] == "retrained"
     page.goto("/#/ask?sketch=names&loss=max&add=3")
-    expect(page.locator("#answers .verdict")).to_contain_text("exactly: the model was retrained without this very set.")
+    expect(page.locator("#answers .verdict")).to_contain_text(
+        "exactly, as the model was retrained without this very set."
+    )
     assert values(page.locator("#answers .verdict")) == [prediction["baseline"], prediction["estimate"]]
 
 
@@ -123,14 +127,16 @@ def test_verify_puts_the_retrained_value_beside_the_estimate(own_page: Page, own
     loss, following = verification["measurements"]
     assert loss["estimate"] == estimate
     truth = page.locator("#answers .truth").first
-    assert values(truth) == [loss["truth"], pytest.approx(-loss["error"], abs=1e-12)]
+    assert values(truth)[0] == loss["truth"]
+    assert values(truth)[-2:] == [loss["estimate"], pytest.approx(abs(loss["error"]), abs=1e-12)]
+    expect(truth).to_contain_text(" too low by " if loss["error"] > 0 else " too high by ")
     expect(truth).to_contain_text("inside the interval" if loss["inside_interval"] else "outside the interval")
     columns = page.locator("#answers article").nth(1).locator("table").first.locator("tbody tr")
     likeliest = columns.first.locator("td")
     shown = values(likeliest.last)
     assert shown[0] in following["truth"]
     page.goto("/#/trust?sketch=names&loss=max")
-    expect(page.locator("#verified")).to_contain_text("1 answer verified")
+    expect(page.locator("#verified")).to_contain_text("1 estimate that were verified")
     assert loss["truth"] in values(page.locator("#verified"))
 
 
@@ -157,3 +163,86 @@ def test_a_sketch_of_random_directions_says_why_it_draws_no_texts(page: Page, ex
     page.goto("/#/ask?sketch=subjects&loss=max&subset=has-x&samples=4")
     expect(page.locator("#samples-texts .problem")).to_be_visible()
     expect(page.locator("#answers .verdict")).to_have_count(1)
+
+
+def test_verification_goes_on_and_stays_in_the_address(own_page: Page, own_service: Service) -> None:
+    page = own_page
+    page.goto("/#/ask?sketch=names&loss=max&contains=an")
+    expect(page.locator("#answers article")).to_have_count(1)
+    page.get_by_role("button", name="Verify").click()
+    expect(page).to_have_url(re.compile("verification="))
+    page.locator("#how summary").click()
+    page.get_by_label("Interval").select_option("0.8")
+    truth = page.locator("#answers .truth")
+    expect(truth).to_be_visible(timeout=RETRAINED_MS)
+    [verification] = asked(own_service, "/verifications")["items"]
+    [loss] = verification["measurements"]
+    page.reload()
+    expect(truth).to_be_visible()
+    assert values(truth)[0] == loss["truth"]
+    assert loss["estimate"] in values(truth)
+    expect(page.locator("#answers .verdict")).to_contain_text(
+        "exactly, as the model was retrained without this very set."
+    )
+    page.locator("#found input[type=checkbox]").first.click()
+    expect(truth).to_have_count(0)
+    assert "verification=" not in page.url
+
+
+def test_degrees_that_the_estimate_does_not_use_are_not_shown_as_its_contributions(
+    page: Page, service: Service
+) -> None:
+    for rule in "abcdefghijklmnop":
+        units = units_of(service, {"contains": rule}, dataset="census-subjects")
+        body = {"sketch": "subjects", "delete": {"units": units}, "measurements": [LOSS]}
+        [prediction] = asked(service, "/predict", body)["predictions"]
+        if 0 < prediction["degree"] < len(prediction["terms"]):
+            page.goto(f"/#/ask?sketch=subjects&loss=max&contains={rule}")
+            used = [term["value"] for term in prediction["terms"] if term["degree"] <= prediction["degree"]]
+            expect(page.locator("#answers .unused")).to_have_count(len(prediction["terms"]) - len(used))
+            assert values(page.locator("#answers .degrees")) == used
+            return
+    pytest.fail("every set of these uses all degrees")
+
+
+def test_a_distribution_tells_only_what_can_be_told_and_exactly_what_is_exact(page: Page, service: Service) -> None:
+    page.goto("/#/ask?sketch=names&next=m&add=3")
+    verdict = page.locator("#answers .verdict")
+    expect(verdict).to_contain_text(EXACTLY)
+    assert "interval" not in (page.locator("#answers article").first.text_content() or "")
+    [prediction] = predicted(service, {"units": units_of(service, SOME)}, {"kind": "next_token", "prompt": "j"})
+    told = [one for one in prediction["outcomes"] if not one["below_resolution"]]
+    page.goto("/#/ask?sketch=names&next=j&matches=%5E%5Bjk%5D")
+    if told:
+        most = max(told, key=lambda one: abs(one["change"]))
+        expect(verdict).to_contain_text(f"({len(told)} of {len(prediction['outcomes'])})")
+        assert values(verdict) == [most["baseline"], most["estimate"], *most["interval"]]
+    else:
+        expect(verdict).to_contain_text("can’t be told")
+
+
+def test_what_was_refused_can_be_asked_again(page: Page, expected_statuses: set[int]) -> None:
+    expected_statuses.add(503)
+    problem = {
+        "type": "urn:neverseen:problem:busy",
+        "title": "Busy",
+        "status": 503,
+        "detail": "Try again later.",
+        "errors": [],
+    }
+    for path in ("**/predict", "**/attributions"):
+        page.route(path, lambda route: route.fulfill(status=503, json=problem), times=1)
+    page.goto(QUESTION)
+    for place in ("#answer-problem", "#influence-problem"):
+        expect(page.locator(place)).to_contain_text("Try again later.")
+        page.locator(place).get_by_role("button", name="Try again").click()
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    expect(page.locator("#influences table").first).to_be_visible()
+
+
+def test_what_is_open_stays_open_when_another_unit_is_deleted(page: Page) -> None:
+    page.goto(QUESTION)
+    page.locator("#answers summary").click()
+    page.locator("#influences input:not(:checked)").first.click()
+    expect(page.locator("#count")).to_contain_text("24 units")
+    expect(page.locator("#answers details table").first).to_be_visible()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.explorer.api import asked, units_of
+from app import catalog
+from app.db import open_database, transaction
+from tests.explorer.api import CURVE, asked, units_of, values
 from tests.explorer.services import NAMES, Service
 
+LOSS = {"kind": "loss", "text": "max"}
 _NAME_OF_FOCUS = "() => document.activeElement.labels?.[0]?.firstChild.textContent ?? document.activeElement.innerText"
 
 
@@ -188,8 +195,10 @@ def test_everything_can_be_asked_with_the_keyboard_alone(page: Page) -> None:
                 return
         raise AssertionError(f"the keyboard doesn't come to {name!r}")
 
+    address = page.url
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # past the navigation
+    assert page.url == address
     tab_to("Loss of")
     page.keyboard.type("max")
     tab_to("What to find")
@@ -198,3 +207,103 @@ def test_everything_can_be_asked_with_the_keyboard_alone(page: Page) -> None:
     tab_to("Delete all that contain it")
     page.keyboard.press("Enter")
     expect(page.locator("#answers .verdict")).to_contain_text(re.compile("The loss on max|Whether the loss on max"))
+
+
+def test_typing_survives_what_happens_beside_it(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=ann&loss=bob&loss=cara&subset=has-x")
+    fields = page.locator("#measurements input")
+    expect(page.locator("#answers article")).to_have_count(3)
+    fields.nth(1).fill("annabel")
+    page.get_by_role("button", name="Remove measurement 1").click()  # before the typing is taken
+    expect(page.locator("#answers article")).to_have_count(2)
+    assert [field.input_value() for field in fields.all()] == ["annabel", "cara"]
+    assert "loss=annabel&loss=cara" in page.url
+    fields.nth(1).fill("zoe")
+    page.get_by_role("button", name="Remove measurement 2").click()
+    page.wait_for_timeout(300)
+    assert [field.input_value() for field in fields.all()] == ["annabel"]
+    page.get_by_label("Beginning with").fill("an")
+    page.locator("#influences input").first.click()
+    expect(page.locator("#count")).to_contain_text("4 units")
+    expect(page.get_by_label("Beginning with")).to_have_value("an")
+
+
+def test_a_link_changes_the_field_that_has_the_focus_too(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
+    field = page.locator("#measurements input")
+    field.focus()
+    page.evaluate("() => { location.hash = '#/ask?sketch=names&loss=zoe&subset=has-x'; }")
+    expect(page.locator("#answers .verdict")).to_contain_text("he loss on zoe")
+    expect(field).to_have_value("zoe")
+
+
+def test_a_rule_that_cannot_be_followed_is_said_and_nothing_is_asked(page: Page, expected_statuses: set[int]) -> None:
+    expected_statuses.add(400)
+    page.goto("/#/ask?sketch=names&loss=max&matches=(&add=5")
+    expect(page.locator("#delete-problem")).to_contain_text("Nothing is asked until that is taken back.")
+    expect(page.locator("#answer-empty")).to_be_visible()
+    box = page.get_by_role("checkbox", name=f"Delete {NAMES.texts[5]}", exact=True)
+    expect(box).to_be_checked()
+    page.get_by_role("button", name="Take back: texts that match (").click()
+    expect(page.locator("#answers .verdict")).to_be_visible()
+
+
+def test_an_address_that_asks_for_too_much_says_what_was_left_out(page: Page, expected_statuses: set[int]) -> None:
+    expected_statuses.add(400)  # of what nothing contains
+    asked = []
+    page.on("request", lambda one: asked.append(one.url) if "/resolve" in one.url else None)
+    page.goto("/#/ask?sketch=names&" + "&".join(f"contains={letter}a" for letter in "abcdefghijklmnopqrstuvwxyz"))
+    expect(page.locator("#model-hint")).to_contain_text("6 measurements or rules were left out")
+    expect(page.locator("#chosen li")).to_have_count(14)
+    assert len(asked) <= 20
+
+
+@pytest.mark.parametrize("address", ["#/ask?sketch=..&loss=max", "#/trust?sketch=..&loss=max", "#/requests?request=.."])
+def test_names_that_lead_elsewhere_are_refused_in_words(page: Page, address: str) -> None:
+    page.goto(f"/{address}")
+    expect(page.get_by_text("Nothing is named “..”.").first).to_be_visible()
+
+
+def test_buttons_keep_the_focus_when_the_list_is_turned(page: Page) -> None:
+    page.goto("/#/ask?sketch=names")
+    following = page.locator("#found").get_by_role("button", name="Next")
+    following.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#found tbody tr").first).to_contain_text(NAMES.texts[12])
+    expect(following).to_be_focused()
+
+
+def test_each_version_is_asked_about_the_dataset_that_it_was_built_from(own_page: Page, own_service: Service) -> None:
+    page, service = own_page, own_service
+    before = units_of(service, {"contains": "z"})
+    database = open_database(service.settings)
+    with transaction(database) as session:
+        dataset = catalog.get_dataset(session, "census-names")
+        catalog.forget_units(session, dataset, [0], now=datetime.now(UTC))
+    database.dispose()
+    command = [sys.executable, "-m", "app", "sketches", "rebuild", "names"]
+    environment = {**os.environ, "NEVERSEEN_DATA_DIR": str(service.settings.data_dir)}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    after = units_of(service, {"contains": "z"}, dataset="census-names-2")
+    assert [int(unit) - 1 for unit in before] == [int(unit) for unit in after]
+    for version, units in ((1, before), (2, after)):
+        of = "census-names" if version == 1 else "census-names-2"
+        assert asked(service, f"/sketches/names/versions/{version}")["dataset"] == of
+        body = {"sketch": "names", "version": version, "delete": {"units": units}, "measurements": [LOSS]}
+        [prediction] = asked(service, "/predict", body | {"downweight": CURVE})["predictions"]
+        page.goto("about:blank")
+        page.goto(f"/#/ask?sketch=names&version={version}&loss=max&contains=z")
+        expect(page.locator("#answer-time")).to_contain_text(f"version {version}")
+        assert values(page.locator("#answers .verdict"))[1] == pytest.approx(prediction["estimate"])
+        expect(page.locator("#model-hint")).to_contain_text(f"{of}: ")
+        page.get_by_role("link", name="Trust").click()
+        expect(page.locator("#facts")).to_contain_text("160 documents" if version == 1 else "159 documents")
+
+
+def test_units_that_are_named_tie_the_address_to_the_version(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    assert "version=" not in page.url
+    page.locator("#found input[type=checkbox]").first.check()
+    expect(page.locator("#count")).to_contain_text("4 units")
+    assert "version=1" in page.url

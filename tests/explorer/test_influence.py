@@ -65,3 +65,26 @@ def test_of_several_measurements_one_is_chosen_and_a_distribution_is_none(page: 
     page.locator("#influence-measurement").select_option("1")
     expect(page.locator("#influences input").first).to_have_attribute("value", answer["raising"][0]["unit"])
     assert values(page.locator("#influences table").first)[0] == answer["raising"][0]["change"]
+
+
+def test_intervals_that_hold_zero_are_drawn_across_it(page: Page, service: Service) -> None:
+    answer = asked(service, "/attributions", {"sketch": "subjects", "measurement": LOSS, "top": 10, "confidence": 0.95})
+    assert any(one["below_resolution"] for one in answer["raising"])
+    page.goto("/#/ask?sketch=subjects&loss=max")
+    expect(page.locator("#influences table")).to_have_count(2)
+    bars = page.locator("#influences table").first.locator("svg.bar").all()
+    for bar, unit in zip(bars, answer["raising"], strict=True):
+        zero, low, high = (
+            float(bar.locator(place).get_attribute(name) or "nan")
+            for place, name in ((".zero", "x1"), (".interval", "x1"), (".interval", "x2"))
+        )
+        assert (low < zero < high) == unit["below_resolution"]
+
+
+def test_which_measurement_units_are_compared_by_is_in_the_address(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&loss=zoe")
+    page.locator("#influence-measurement").select_option("1")
+    expect(page.locator("#influences input").first).to_be_visible()
+    assert "of=1" in page.url
+    page.reload()
+    expect(page.locator("#influence-measurement")).to_have_value("1")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from app import catalog
+from app.access import new_key
+from app.db import open_database, transaction
+from app.secret import load_secret
 from tests.explorer.services import Service
 
 QUESTION = "/#/ask?sketch=names&loss=max&add=3&add=9"
@@ -97,3 +101,38 @@ def test_a_key_is_forgotten_when_it_is_asked_for(
     page.get_by_role("button", name="Forget it").click()
     expect(page.get_by_role("dialog")).to_contain_text("The service asks for a key.")
     assert page.evaluate("() => sessionStorage.length") == 0
+
+
+def test_a_key_for_predictions_alone_follows_a_link_to_a_subset_and_says_what_it_cannot(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page = keyed_page
+    expected_statuses.update({401, 403})
+    page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
+    give(page, keyed_service.keys["predict"])
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    expect(page.locator("#count")).to_have_text("The subset has-x is deleted.")
+    page.goto("/#/ask?sketch=names&loss=max&contains=x")
+    expect(page.locator("#delete-problem")).to_contain_text("This key may not read the catalog (catalog:read)")
+    expect(page.locator("#answer-empty")).to_be_visible()
+
+
+def test_rounded_numbers_are_shown_with_no_more_digits_than_are_known(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page, settings = keyed_page, keyed_service.settings
+    prefix, key = new_key()
+    database = open_database(settings)
+    with transaction(database) as session:
+        hashed = load_secret(settings).key_hash(key)
+        catalog.add_key(
+            session, prefix=prefix, name="rounded", hash=hashed, scopes=["predict", "catalog:read"], decimals=1
+        )
+    database.dispose()
+    expected_statuses.add(401)
+    page.goto("/#/ask?sketch=names&loss=max&add=3")
+    give(page, key)
+    expect(page.locator("#answer-notes")).to_contain_text("rounded to 1 decimal")
+    shown = page.locator("#answers .verdict data, #influences data").all_text_contents()
+    assert shown
+    assert all(len(number.partition(".")[2]) <= 1 for number in shown)

@@ -124,3 +124,22 @@ def test_a_request_that_there_is_not_is_said(
     expected_statuses.add(status)
     page.goto(f"/#/requests?request={request_id}")
     expect(page.locator("#request .problem")).to_contain_text(words)
+
+
+def test_the_list_is_asked_again_when_it_is_come_back_to(own_page: Page, own_service: Service) -> None:
+    page = own_page
+    page.goto("/#/requests")
+    expect(page.locator("#requests-list")).to_contain_text("There is no such request.")
+    page.get_by_role("link", name="Trust").click()
+    request = completed(own_service, NAMES.texts[3])
+    page.get_by_role("link", name="Requests").click()
+    expect(page.locator("#requests-list tbody tr")).to_contain_text(request["caller_id"])
+
+
+def test_a_request_that_is_chosen_has_the_focus(page: Page, service: Service) -> None:
+    request = completed(service, NAMES.texts[12])
+    page.goto("/#/requests")
+    page.get_by_label("Caller’s id").fill("typed")
+    page.get_by_role("button", name=request["caller_id"]).click()
+    expect(page.locator("#request-title")).to_be_focused()
+    expect(page.get_by_label("Caller’s id")).to_have_value("typed")

@@ -45,7 +45,7 @@ def test_facts_say_what_a_version_was_trained_on_and_what_it_cost(page: Page, se
     row = asked(service, "/sketches/names/versions/1")
     page.goto("/#/trust?sketch=names")
     facts = page.locator("#facts")
-    expect(facts).to_contain_text(f"{built['retrained']:,} models")
+    expect(facts).to_contain_text(f"{built['retrained_count']:,} models")
     for words in (
         "names 1, ready, current",
         "none that it was trained on",
@@ -53,7 +53,7 @@ def test_facts_say_what_a_version_was_trained_on_and_what_it_cost(page: Page, se
         "160 documents, 160 units",
         row["checksum"],
         built["fingerprint"],
-        f"{built['parameters']:,} parameters",
+        f"{built['parameter_count']:,} parameters",
         "48 random directions",
         f"on {built['device']}",
         f"torch {built['libraries']['torch']}",
@@ -66,7 +66,7 @@ def test_another_measurement_is_typed_and_stays_in_the_address(page: Page, servi
     expect(page.locator("#calibration")).to_contain_text("Type a text above")
     page.get_by_label("Calibrated on the loss of").fill("zoe")
     page.get_by_role("button", name="Show").click()
-    expect(page.locator("#calibration")).to_contain_text("loss on “zoe”")
+    expect(page.locator("#calibration")).to_contain_text("Loss on “zoe”: of ")
     assert "calibrated=zoe" in page.url
     baseline = asked(service, "/calibration", {"sketch": "names", "measurement": {"kind": "loss", "text": "zoe"}})[
         "baseline"

@@ -4,23 +4,27 @@
  *   #/ask?sketch=names&loss=max&prompt=qu&completion=inn&next=q&contains=x&subset=has-z&add=17&keep=9&confidence=0.9
  *
  * `loss`, `completion` (after the `prompt` before it) and `next` are measurements in their order. `contains`, `matches`
- * and `subset` are rules whose units are deleted together; `add` and `keep` are units besides and except. `samples`,
- * `seed` and `beginning` are of texts to draw, `calibrated` is the text whose loss the view of trust is about, and
- * `state`, `late`, `caller` and `request` are of the view of requests.
+ * and `subset` are rules whose units are deleted together; `add` and `keep` are units besides and except. `of` is the
+ * number of the measurement that units are compared by, `verification` the id of one of this deletion. `samples`, `seed`
+ * and `beginning` are of texts to draw, `calibrated` is the text whose loss the view of trust is about, and `state`,
+ * `late`, `caller` and `request` are of the view of requests.
  */
 
-export const RULES = ["contains", "matches", "subset"];
 export const VIEWS = ["ask", "trust", "requests"];
-export const CONFIDENCE = 0.95;
+
+const RULES = ["contains", "matches", "subset"];
+const MOST_RULES = 20; // each is a question to the service, which a link makes its reader ask
+const MOST_MEASUREMENTS = 64;
+const CONFIDENCE = 0.95;
 
 /** A question of nothing. */
 export const nothing = () => ({
   sketch: "", version: null, measurements: [], rules: [], added: [], kept: [],
-  confidence: CONFIDENCE, estimator: "auto", degree: "auto", samples: null, calibrated: "",
+  confidence: CONFIDENCE, estimator: "auto", degree: "auto", of: 0, verification: "", samples: null, calibrated: "", left: 0,
   requests: { state: "", late: false, caller: "", id: "" },
 });
 
-/** The view and the question that an address holds; whatever it doesn't understand is left out. */
+/** The view and the question that an address holds; what it doesn't understand is left out, and counted where it is too much. */
 export function parse(fragment) {
   const [, path = "", search = ""] = /^#?\/?([a-z]*)\??(.*)$/s.exec(fragment) ?? [];
   const question = nothing();
@@ -38,6 +42,8 @@ export function parse(fragment) {
     else if (RULES.includes(name)) question.rules.push({ kind: name, value });
     else if (name === "add") added.add(value);
     else if (name === "keep") kept.add(value);
+    else if (name === "of") question.of = natural(value) ?? 0;
+    else if (name === "verification") question.verification = value;
     else if (name === "confidence") question.confidence = Number(value) || CONFIDENCE;
     else if (name === "estimator") question.estimator = value;
     else if (name === "degree") question.degree = natural(value) ?? "auto";
@@ -50,7 +56,9 @@ export function parse(fragment) {
     else if (name === "caller") question.requests.caller = value;
     else if (name === "request") question.requests.id = value;
   }
-  Object.assign(question, { added: [...added], kept: [...kept] });
+  const [measurements, rules] = [question.measurements.slice(0, MOST_MEASUREMENTS), question.rules.slice(0, MOST_RULES)];
+  const left = question.measurements.length - measurements.length + (question.rules.length - rules.length);
+  Object.assign(question, { measurements, rules, left, added: [...added], kept: [...kept] });
   if (!question.measurements.length) question.measurements.push({ kind: "loss", text: "" }); // to be typed
   return { view: VIEWS.includes(path) ? path : "ask", question };
 }
@@ -75,6 +83,8 @@ export function write(view, question) {
   if (question.confidence !== CONFIDENCE) search.append("confidence", question.confidence);
   if (question.estimator !== "auto") search.append("estimator", question.estimator);
   if (question.degree !== "auto") search.append("degree", question.degree);
+  if (question.of) search.append("of", question.of);
+  if (question.verification) search.append("verification", question.verification);
   if (question.samples) {
     search.append("samples", question.samples.count);
     if (question.samples.seed) search.append("seed", question.samples.seed);

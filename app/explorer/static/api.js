@@ -2,6 +2,8 @@
 
 const STORED = "neverseen-key";
 const UNAUTHORISED = 401;
+const PASSING = [0, 429, 503]; // of refusals: the same question may be answered a moment later
+const [LOOK_AGAIN, LONGEST_WAIT] = [400, 5000]; // milliseconds
 
 let key = sessionStorage.getItem(STORED) ?? "";
 const needsKey = new EventTarget();
@@ -12,7 +14,7 @@ export const whenKeyIsNeeded = (callback) => needsKey.addEventListener("needed",
 /** Whether calls are made with a key. */
 export const hasKey = () => key !== "";
 
-/** Makes calls with another key from now on; empty is none. It lives as long as this tab. */
+/** Makes calls with another key from now on; empty is none. It lives as long as this tab's session. */
 export function useKey(text) {
   key = text.trim();
   if (key) sessionStorage.setItem(STORED, key);
@@ -29,6 +31,12 @@ export class Refusal extends Error {
   }
 }
 
+/** A part of a path; "." and ".." would lead elsewhere. */
+export function part(name) {
+  if (/^\.{1,2}$/.test(name)) throw new Refusal(0, [`Nothing is named “${name}”.`]);
+  return encodeURIComponent(name);
+}
+
 /** Asks, and gives the answer; throws a Refusal, or an AbortError where the signal says so. */
 export async function call(method, path, { body, query, signal, as = "json" } = {}) {
   const headers = {};
@@ -38,13 +46,13 @@ export async function call(method, path, { body, query, signal, as = "json" } = 
   let response;
   try {
     response = await fetch(address, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    if (response.ok) return await response[as]();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    if (/[^\x20-\x7e]/.test(key)) throw new Refusal(0, ["The key holds characters that no key has."]);
-    throw new Refusal(0, ["The service doesn’t answer. Is it running?"]);
+    if (/[^\x20-\x7e]/.test(key)) throw new Refusal(-1, ["The key holds characters that no key has."]);
+    throw new Refusal(0, ["The service doesn’t answer, or not in full. Is it running?"]);
   }
-  if (!response.ok) throw await refusalOf(response);
-  return response[as]();
+  throw await refusalOf(response);
 }
 
 export const get = (path, query, options = {}) => call("GET", path, { query, ...options });
@@ -78,4 +86,32 @@ export function latest() {
       if (running === own) running = null;
     }
   };
+}
+
+/**
+ * Looks again and again until done(found): ever less often, not while nobody sees the page, and past what passes.
+ * seen is called with everything that is found.
+ */
+export async function watched(look, done, seen, signal) {
+  for (let wait = LOOK_AGAIN; ; wait = Math.min(1.5 * wait, LONGEST_WAIT)) {
+    const found = document.hidden ? null : await look().catch((refusal) => {
+      if (PASSING.includes(refusal.status)) return null;
+      throw refusal;
+    });
+    if (found && !signal.aborted) seen(found);
+    if (found && done(found)) return found;
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    signal.throwIfAborted();
+  }
+}
+
+/** Marks a place as busy once that takes longer than an eye's blink. */
+export async function busy(element, work) {
+  const slow = setTimeout(() => element.setAttribute("aria-busy", "true"), 150);
+  try {
+    return await work;
+  } finally {
+    clearTimeout(slow);
+    element.removeAttribute("aria-busy");
+  }
 }

@@ -2,29 +2,54 @@
 
 import * as catalog from "./catalog.js";
 import { latest } from "./api.js";
-import { $, fill, h, show, showProblem, table } from "./dom.js";
-import { addRule, toggle } from "./selection.js";
+import { $, enable, fill, h, isEnabled, pager, show, showProblem, sync, table, taken } from "./dom.js";
+import { addRule, loneSubset, NOTHING, toggle } from "./selection.js";
 import { change, question } from "./store.js";
-import { count, quoted, shown } from "./words.js";
+import { count, percent, quoted, shown } from "./words.js";
 
 const LONGEST_TEXT = 4000;
 const LONGEST_SEARCH = 200;
 const PAGE = 12;
 const TYPING = 150;
 const SHOWN_CHIPS = 12;
+const MOST_DEGREES = 4;
+const CONFIDENCES = ["0.8", "0.9", "0.95", "0.99"];
 
-let known = null; // what the catalog says of the sketch; null where it can't be read
-let selection = null;
+/** Which configurations serve an estimator. */
+const ESTIMATORS_OF = {
+  regression: ({ axes }) => axes,
+  axes: ({ axes }) => axes,
+  pairs: ({ axes, pairs }) => axes && pairs,
+  hybrid: ({ axes, directions }) => axes && directions,
+  interpolation: ({ axes, directions }) => axes && directions,
+  sphere: ({ directions }) => directions,
+};
+
+let known = null; // what the catalog says of the version; null where it can't be read
+let selection = NOTHING;
 let search = { by: "contains", text: "", offset: 0 };
 const searching = latest();
 
+const typing = new Map(); // what is to be done once nobody types
+
 /** Waits until nobody types for a moment. */
 function patient(work) {
-  let timer;
   return (...rest) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => work(...rest), TYPING);
+    clearTimeout(typing.get(work)?.timer);
+    const done = () => {
+      typing.delete(work);
+      work(...rest);
+    };
+    typing.set(work, { timer: setTimeout(done, TYPING), done });
   };
+}
+
+/** Does it now, as rows are about to change their places. */
+function finishTyping() {
+  for (const { timer, done } of [...typing.values()]) {
+    clearTimeout(timer);
+    done();
+  }
 }
 
 export function mount() {
@@ -34,6 +59,7 @@ export function mount() {
   );
   $("version").addEventListener("change", (event) => change({ version: Number(event.target.value) || null }));
   const add = (measurement) => () => {
+    finishTyping();
     change({ measurements: [...question().measurements, measurement] });
     $("measurements").querySelector("li:last-child input").focus();
   };
@@ -65,23 +91,17 @@ function addNamed() {
     return;
   }
   $("unit").value = "";
-  if (!selection.units.has(unit)) toggle(unit, selection);
+  toggle(unit, selection, true);
 }
 
 /** Shows a question, and what is known of its sketch. */
 export function follow(asked, about, sketches, problem) {
-  const [before, now] = [known?.dataset.name, about?.dataset.name];
-  known = about;
+  const [before, now] = [known?.dataset?.name, about?.dataset?.name];
+  known = about?.dataset ? about : null;
   showProblem($("ask-problem"), problem);
   showModel(asked, sketches);
   showMeasurements(asked);
-  $("confidence").value = String(asked.confidence);
-  if (!$("confidence").value) {
-    $("confidence").append(h("option", { value: asked.confidence, selected: true }, `${100 * asked.confidence}%`));
-  }
-  $("estimator").value = asked.estimator;
-  $("degree").value = String(asked.degree);
-  if (asked.estimator !== "auto" || asked.degree !== "auto") $("how").open = true;
+  showHow(asked);
   for (const row of ["search-row", "subset-row", "found"]) $(row).hidden = !known;
   $("unit-label").textContent = known ? "Or a unit by its name" : "A unit by its name";
   if (known) {
@@ -97,30 +117,52 @@ export function follow(asked, about, sketches, problem) {
   showSubsets(asked);
 }
 
+/** The choices that the version leaves, and what is chosen, even where it isn't among them. */
+function showHow({ confidence, estimator, degree }) {
+  const { configuration } = known?.row ?? {};
+  const estimators = Object.entries(ESTIMATORS_OF).filter(([, served]) => !configuration || served(configuration)).map(([name]) => name);
+  const degrees = Array.from({ length: configuration?.degree ?? MOST_DEGREES }, (_, index) => String(index + 1));
+  const choose = (id, names, chosen, words = (name) => name) =>
+    fill($(id), [...new Set([...names, chosen])].map((name) => [name, words(name)]), chosen);
+  choose("confidence", CONFIDENCES, String(confidence), (name) => percent(Number(name)));
+  choose("estimator", ["auto", ...estimators], estimator, (name) => (name === "auto" ? "the best at similar sets" : name));
+  choose("degree", ["auto", ...degrees], String(degree));
+  if (estimator !== "auto" || degree !== "auto") $("how").open = true;
+}
+
 function showModel(asked, sketches) {
-  if (sketches === null) {
-    if (!$("sketch").matches("input")) show($("sketch-field"), h("input", { id: "sketch", spellcheck: "false" }));
-    if (document.activeElement !== $("sketch")) $("sketch").value = asked.sketch;
-  } else {
-    if (!$("sketch").matches("select")) show($("sketch-field"), h("select", { id: "sketch" }));
-    const names = sketches.map((one) => one.name);
-    if (asked.sketch && !names.includes(asked.sketch)) names.unshift(asked.sketch);
-    fill($("sketch"), names.map((name) => [name, name]), asked.sketch);
-  }
-  const versions = known?.versions ?? [];
-  const current = versions.find((one) => one.is_current);
-  const options = versions.filter((one) => one.state === "ready").map((one) => [String(one.number), `version ${one.number}`]);
-  fill($("version"), [["", current ? `current (${current.number})` : "current"], ...options], String(asked.version ?? ""));
-  if (asked.version !== null && !options.some(([value]) => value === String(asked.version))) {
-    $("version").append(h("option", { value: asked.version, selected: true }, `version ${asked.version}`));
-  }
-  const row = versions.find((one) => (asked.version === null ? one.is_current : one.number === asked.version));
+  chooseSketch("sketch", asked.sketch, sketches);
+  chooseVersion("version", asked.version, known?.versions ?? []);
   show(
     $("model-hint"),
-    known && `${known.dataset.name}: ${count(known.dataset.document_count, "document")}, ` +
-      `${count(known.dataset.unit_count, "unit")}${known.dataset.has_subjects ? ", one a subject" : ""}. `,
-    row?.contains_erased && h("strong", {}, `Trained on ${count(row.erased_units, "unit")} erased since.`),
+    known && [quoted(known.dataset.name, 40), `: ${count(known.dataset.document_count, "document")}, ` +
+      `${count(known.dataset.unit_count, "unit")}${known.dataset.has_subjects ? ", one a subject" : ""}. `],
+    known?.row.contains_erased && h("strong", {}, `Trained on ${count(known.row.erased_units, "unit")} erased since.`),
+    asked.left > 0 && h("strong", {}, ` The address holds more than is asked: ${asked.left} measurements or rules were left out.`),
   );
+}
+
+/** Shows the sketches to choose from; a field where the catalog can't be read. Of the view of trust, too. */
+export function chooseSketch(id, chosen, sketches) {
+  const place = $(`${id}-field`);
+  if (sketches === null) {
+    if (!$(id).matches("input")) show(place, h("input", { id, spellcheck: "false" }));
+    sync($(id), chosen);
+    return;
+  }
+  if (!$(id).matches("select")) show(place, h("select", { id }));
+  const names = [...new Set([chosen, ...sketches.map((one) => one.name)])].filter(Boolean);
+  fill($(id), names.map((name) => [name, shown(name, 40)]), chosen);
+}
+
+/** Shows the versions to choose from, and the one that is chosen, even where there is no such. */
+export function chooseVersion(id, chosen, versions) {
+  const current = versions.find((one) => one.is_current);
+  const numbers = versions.filter((one) => one.state !== "deleted").map((one) => String(one.number));
+  const names = [...new Set(["", ...numbers, chosen === null ? "" : String(chosen)])];
+  const retired = (name) => (versions.find((one) => String(one.number) === name)?.state === "retired" ? " (retired)" : "");
+  const words = (name) => (name ? `version ${name}${retired(name)}` : current ? `current (${current.number})` : "current");
+  fill($(id), names.map((name) => [name, words(name)]), String(chosen ?? ""));
 }
 
 function showMeasurements(asked) {
@@ -132,7 +174,7 @@ function showMeasurements(asked) {
   }
   asked.measurements.forEach((measurement, index) => {
     for (const input of list.children[index].querySelectorAll("input")) {
-      if (input !== document.activeElement && !input.validationMessage) input.value = measurement[input.name];
+      if (!input.validationMessage || measurement[input.name]) sync(input, measurement[input.name]);
     }
   });
   const most = Number(document.body.dataset.mostMeasurements);
@@ -157,12 +199,13 @@ function measurementRow({ kind }, index) {
           `${LONGEST_TEXT.toLocaleString("en")} are taken: nothing is asked.`;
       }
       input.setCustomValidity(long ? problem.textContent : "");
-      measurement[input.name] = long ? "" : input.value;
+      measurement[input.name] = long ? "" : taken(input);
     }
     problem.hidden = !problem.textContent;
     change({ measurements: question().measurements.with(index, measurement) });
   });
   const remove = () => {
+    finishTyping();
     change({ measurements: question().measurements.filter((_, other) => other !== index) });
     $("add-loss").focus();
   };
@@ -176,35 +219,52 @@ function measurementRow({ kind }, index) {
 
 function showSubsets(asked) {
   const taken = asked.rules.filter((rule) => rule.kind === "subset").map((rule) => rule.value);
-  const subsets = (known?.subsets ?? []).filter((one) => !taken.includes(one.name));
+  const subsets = (known?.dataset.subsets ?? []).filter((one) => !taken.includes(one.name));
   fill($("subset"), [["", subsets.length ? "choose" : "there is none"],
     ...subsets.map((one) => [one.name, `${one.name} (${count(one.unit_count, "unit")})`])], "");
 }
 
 /** Shows what is deleted: how much, and why. */
-export function select(found, problem) {
+export async function select(found, signal) {
   selection = found;
   const asked = question();
-  showProblem($("delete-problem"), problem);
-  const all = known?.dataset.unit_count;
-  const { units, documents } = found;
-  const of = all ? ` of ${all.toLocaleString("en")}` : "";
-  const counted = documents === null ? "" : `, ${count(documents, "document")}`;
-  $("count").textContent = units.size ? `${count(units.size, "unit")}${of}${counted} deleted.` : "Nothing is deleted yet.";
+  const refusals = found.refusals.flatMap((refusal) => refusal.sentences);
+  showProblem($("delete-problem"), refusals.length ? { sentences: [...refusals, "Nothing is asked until that is taken back."] } : null);
   show($("chosen"), chips(asked));
-  for (const box of $("found").querySelectorAll("input[type=checkbox]")) box.checked = units.has(box.value);
-  const all_ = $("found").querySelector("button.all");
-  if (all_) all_.disabled = asked.rules.some((rule) => rule.kind === search.by && rule.value === search.text);
+  for (const box of $("found").querySelectorAll("input[type=checkbox]")) box.checked = found.units.has(box.value);
+  const all = $("found").querySelector("button.all");
+  if (all) enable(all, !isRule(asked, search));
+  tell(found.units.size, known?.dataset.has_subjects ? null : found.units.size);
+  if (!known?.dataset.has_subjects || !found.units.size) return;
+  try {
+    const { document_count: documents } = await catalog.deletes(known.dataset.name, { units: [...found.units] }, signal);
+    if (!signal.aborted) tell(found.units.size, documents);
+  } catch (refusal) {
+    if (!signal.aborted) showProblem($("delete-problem"), refusal);
+  }
 }
+
+function tell(units, documents) {
+  const lone = !known && loneSubset(question());
+  const of = known ? ` of ${known.dataset.unit_count.toLocaleString("en")}` : "";
+  const counted = documents === null || !known ? "" : `, ${count(documents, "document")}`;
+  $("count").textContent = lone ? `The subset ${lone} is deleted.`
+    : units ? `${count(units, "unit")}${of}${counted} deleted.` : "Nothing is deleted yet.";
+}
+
+const isRule = ({ rules }, { by, text }) => rules.some((rule) => rule.kind === by && rule.value === text);
 
 const RULE_WORDS = { contains: "texts that contain ", matches: "texts that match ", subset: "the subset " };
 
 function chips({ rules, added, kept }) {
   const chip = (words, text, without) =>
     h("li", {}, words, quoted(text, 40),
-      h("button.remove", { type: "button", "aria-label": `Take back: ${words}${shown(text, 40)}`, onclick: () => {
+      h("button.remove", { type: "button", "aria-label": `Take back: ${words}${shown(text, 40)}`, onclick: (event) => {
+        const place = [...$("chosen").children].indexOf(event.target.closest("li"));
         change(without());
-        $("search").focus();
+        show($("chosen"), chips(question()));
+        ($("chosen").children[place] ?? $("chosen").lastChild)?.querySelector("button")?.focus();
+        if (!$("chosen").children.length) $("count").focus();
       } }, "×"));
   const but = (list, one) => list.filter((other) => other !== one);
   const all = [
@@ -216,7 +276,7 @@ function chips({ rules, added, kept }) {
   if (all.length < 2) return all;
   const clear = h("li", {}, h("button.quiet", { type: "button", onclick: () => {
     change({ rules: [], added: [], kept: [] });
-    $("search").focus();
+    $("count").focus();
   } }, "Take all back"));
   return [...all.slice(0, SHOWN_CHIPS), more > 0 && h("li", {}, `and ${more} more`), clear];
 }
@@ -236,21 +296,25 @@ async function find() {
     const page = await searching((signal) => list(known.dataset.name, filter, signal));
     if (page) show(place, foundTable(page, by, text));
   } catch (refusal) {
-    showProblem(place, refusal);
+    showProblem(place, refusal, () => void find());
   }
+}
+
+/** Forgets what was found, as another key may see something else. */
+export function forget() {
+  known = null;
+  selection = NOTHING;
+  show($("found"));
 }
 
 function foundTable(page, by, text) {
   const noun = by === "subject" ? "subject" : "document";
   const words = text ? `${count(page.total, noun)} found.` : `${count(page.total, noun)} in all.`;
-  const to = (offset) => {
-    search = { ...search, offset };
-    void find();
-  };
   const name = (item) => item.unit ?? item.name;
   const box = (item) => h("input", {
-    type: "checkbox", value: name(item), "aria-label": `Delete ${shown(item.text ?? item.name, 60)}`,
-    onchange: () => toggle(name(item), selection),
+    type: "checkbox", value: name(item), checked: selection.units.has(name(item)),
+    "aria-label": `Delete ${shown(item.text ?? item.name, 60)}`,
+    onchange: (event) => toggle(name(item), selection, event.target.checked),
   });
   const columns = by === "subject"
     ? [["Delete", "check"], ["Subject"], ["Documents", "number"]]
@@ -258,21 +322,16 @@ function foundTable(page, by, text) {
   const rows = page.items.map((item) => by === "subject"
     ? [box(item), quoted(item.name, 60), item.document_count]
     : [box(item), quoted(item.text, 60), quoted(item.unit, 24)]);
-  const found = [
-    h("div.row", {},
-      h("p.hint.grow", { role: "status" }, words),
-      text && by !== "subject" && page.total > 0 && h("button.quiet.all", {
-        type: "button", onclick: () => addRule(by, text),
-        disabled: question().rules.some((rule) => rule.kind === by && rule.value === text),
-      }, `Delete all that ${by === "contains" ? "contain" : "match"} it`),
-    ),
+  const all = h("button.quiet.all", { type: "button", onclick: () => isEnabled(all) && addRule(by, text) },
+    `Delete all that ${by === "contains" ? "contain" : "match"} it`);
+  enable(all, !isRule(question(), search));
+  const turn = (offset) => {
+    search = { ...search, offset };
+    return find();
+  };
+  return [
+    h("div.row", {}, h("p.hint.grow", { role: "status" }, words), text && by !== "subject" && page.total > 0 && all),
     page.items.length > 0 && table(`What can be deleted, ${noun} by ${noun}`, columns, rows),
-    page.total > PAGE && h("div.row.pager", {},
-      h("button.quiet", { type: "button", disabled: page.offset === 0, onclick: () => to(Math.max(0, page.offset - PAGE)) }, "Before"),
-      h("span.hint", {}, `${page.offset + 1} to ${page.offset + page.items.length} of ${page.total.toLocaleString("en")}`),
-      h("button.quiet", { type: "button", disabled: page.offset + PAGE >= page.total, onclick: () => to(page.offset + PAGE) }, "Next"),
-    ),
+    pager($("found"), page, PAGE, ["Before", "Next"], turn),
   ];
-  if (selection) for (const one of found[1] ? found[1].querySelectorAll("input") : []) one.checked = selection.units.has(one.value);
-  return found;
 }

@@ -5,11 +5,11 @@ import { h, svg } from "./dom.js";
 /* global uPlot */
 
 const HEIGHT = 190;
-const drawn = new Set();
+const drawn = new Map(); // what draws each chart anew, and how it ends; those that are gone are let go with the next one
 
 // What is drawn on a canvas doesn't follow style sheets by itself.
 const dark = matchMedia("(prefers-color-scheme: dark)");
-dark.addEventListener("change", () => drawn.forEach((redraw) => redraw()));
+dark.addEventListener("change", () => [...drawn.keys()].forEach((redraw) => redraw()));
 
 /** A chart that is as wide as its place, in the colours of the page. make(colours, width) gives [options, data]. */
 function chart(label, make) {
@@ -21,16 +21,19 @@ function chart(label, make) {
     if (place.clientWidth > 0) plot = new uPlot(...make(colours(), place.clientWidth), place);
   };
   const resized = new ResizeObserver(() => {
-    if (!place.isConnected) {
-      resized.disconnect();
-      drawn.delete(draw);
-      plot?.destroy();
-      plot = null;
-    } else if (plot) {
-      if (plot.width !== place.clientWidth && place.clientWidth > 0) plot.setSize({ width: place.clientWidth, height: plot.height });
-    } else draw();
+    if (plot && plot.width === place.clientWidth) return;
+    draw();
   });
-  drawn.add(draw);
+  for (const [redraw, other] of drawn) {
+    if (!other.place.isConnected) {
+      other.stop();
+      drawn.delete(redraw);
+    }
+  }
+  drawn.set(draw, { place, stop: () => {
+    resized.disconnect();
+    plot?.destroy();
+  } });
   resized.observe(place);
   return place;
 }
@@ -86,6 +89,7 @@ export function curve(points, { baseline, truth, unit, label }) {
 /** Estimates with their intervals against the retrained values, and the line where they would be equal. */
 export function againstTruth(anchors, { unit, label }) {
   const sorted = [...anchors].sort((one, other) => one.truth - other.truth);
+  const outside = (one) => one.inside_interval === false;
   const values = sorted.flatMap((one) => [one.truth, one.estimate]);
   const [low, high] = padded(Math.min(...values), Math.max(...values));
   return chart(label, (colour, width) => [
@@ -93,12 +97,18 @@ export function againstTruth(anchors, { unit, label }) {
       width, height: Math.min(width, 420), legend: { show: false }, cursor: { show: false }, padding: [8, 14, 0, 0],
       scales: { x: { time: false, range: [low, high] }, y: { range: [low, high] } },
       axes: [axis(colour, `retrained, ${unit}`, { size: 28 }), axis(colour, `estimate, ${unit}`, { size: 58 })],
-      series: [{}, { stroke: colour.estimate, width: 0, points: { show: true, size: 5, stroke: colour.estimate, fill: colour.estimate } }],
+      series: [{}, points(colour.estimate, 4), points(colour.truth, 9)],
       hooks: { drawAxes: [(plot) => whiskers(plot, sorted, colour, low, high)] },
     },
-    [sorted.map((one) => one.truth), sorted.map((one) => one.estimate)],
+    [
+      sorted.map((one) => one.truth),
+      sorted.map((one) => (outside(one) ? null : one.estimate)),
+      sorted.map((one) => (outside(one) ? one.estimate : null)), // last, and so on top
+    ],
   ]);
 }
+
+const points = (colour, size) => ({ stroke: colour, width: 0, points: { show: true, size, stroke: colour, fill: colour } });
 
 function padded(low, high) {
   const room = 0.05 * (high - low || 0.01);
@@ -116,7 +126,7 @@ function whiskers(plot, anchors, colour, low, high) {
   ctx.lineWidth = devicePixelRatio;
   line(ctx, colour.muted, x(low), y(low), x(high), y(high));
   for (const { truth, interval, inside_interval: inside } of anchors) {
-    line(ctx, inside ? colour.band : colour.truth, x(truth), y(interval[0]), x(truth), y(interval[1]));
+    if (interval) line(ctx, inside ? colour.band : colour.truth, x(truth), y(interval[0]), x(truth), y(interval[1]));
   }
   ctx.restore();
 }
@@ -129,9 +139,9 @@ function line(ctx, stroke, ...ends) {
   ctx.stroke();
 }
 
-/** Norms of the derivatives by their order, on a logarithmic scale. */
+/** Norms of the derivatives by their order, on a logarithmic scale; all above zero. */
 export function norms(rows, { label }) {
-  const values = rows.map((row) => Math.log2(Math.max(row.norm, 1e-300)));
+  const values = rows.map((row) => Math.log2(row.norm));
   const [low, high] = [Math.floor(Math.min(...values)) - 0.2, Math.ceil(Math.max(...values)) + 0.2];
   const orders = rows.map((row) => row.order);
   return chart(label, (colour, width) => [

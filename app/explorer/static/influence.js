@@ -1,43 +1,38 @@
 /** Who did it: the units whose deletion changes a measurement most, each by itself. */
 
-import { latest, post } from "./api.js";
+import { busy, latest, post } from "./api.js";
 import { isWhole } from "./answer.js";
 import { bar } from "./charts.js";
 import { $, fill, h, show, showProblem, table } from "./dom.js";
 import { toggle } from "./selection.js";
-import { count, decimalsOf, label, percent, quoted, shown, signed, UNITS } from "./words.js";
+import { change } from "./store.js";
+import { count, decimalsFor, decimalsOf, label, percent, precisionOf, quoted, shown, signed, UNITS } from "./words.js";
 
 const TOP = 10;
-const EXACT_WIDTH = 1e-4; // what is narrower is known to all decimals that are shown
 const asking = latest();
 
 let selection = null;
 let asked = "";
-let chosen = 0; // which of the measurements that are one number
-let again = () => undefined;
 
 export function mount() {
-  $("influence-measurement").addEventListener("change", (event) => {
-    chosen = Number(event.target.value);
-    again();
-  });
+  $("influence-measurement").addEventListener("change", (event) => change({ of: Number(event.target.value) }));
 }
 
 /** Forgets what was answered, as another key may be answered otherwise. */
 export function forget() {
   asked = "";
+  clear("");
 }
 
-/** Asks where the measurement is another one, and shows which of the units are deleted; known are as many units. */
-export async function follow(question, found, known = TOP) {
+/** Asks where the measurement is another one, and shows which of the units are deleted; there are known as many units. */
+export async function follow(question, version, found, known = TOP) {
   selection = found;
-  again = () => void follow(question, selection, known);
   for (const box of $("influences").querySelectorAll("input")) box.checked = found.units.has(box.value);
   const numbers = question.measurements.filter((one) => one.kind !== "next_token" && isWhole(one));
-  chosen = Math.min(chosen, Math.max(0, numbers.length - 1));
+  const chosen = Math.min(question.of, Math.max(0, numbers.length - 1));
   fill($("influence-measurement"), numbers.map((one, index) => [String(index), label(one)]), String(chosen));
   $("influence-of").hidden = numbers.length === 0;
-  const { sketch, version, confidence } = question;
+  const { sketch, confidence } = question;
   const body = sketch && numbers.length ? { sketch, version, measurement: numbers[chosen], top: Math.min(TOP, known), confidence } : null;
   const text = JSON.stringify(body);
   if (text === asked) return;
@@ -50,11 +45,12 @@ export async function follow(question, found, known = TOP) {
     return;
   }
   try {
-    const answer = await asking((signal) => post("/attributions", body, { signal }));
+    const answer = await busy($("influences"), asking((signal) => post("/attributions", body, { signal })));
     if (answer) draw(answer, confidence);
   } catch (refusal) {
     clear("");
-    showProblem($("influence-problem"), refusal);
+    asked = "";
+    showProblem($("influence-problem"), refusal, () => void follow(question, version, selection, known));
   }
 }
 
@@ -64,33 +60,35 @@ function clear(hint) {
   $("influence-hint").textContent = hint;
 }
 
-const EXACT = "The model was retrained without every unit, so these are exact.";
-const ESTIMATED = "Estimated from random directions.";
-
 function draw({ raising, lowering, baseline, estimator, measurement }, confidence) {
-  clear(`Each unit deleted by itself, in ${UNITS[measurement.kind]}. ${estimator === "retrained" ? EXACT
-    : `${ESTIMATED} ${percent(confidence)} intervals, for all units at once.`}`);
+  const exact = estimator === "retrained";
   const all = [...raising, ...lowering];
+  const precision = precisionOf([baseline, ...all.map((one) => one.estimate)]);
+  const how = exact ? "The model was retrained without every unit: these are exact."
+    : `Estimated from random directions, with ${percent(confidence)} intervals for all units at once.`;
+  clear(`Each unit deleted by itself, in ${UNITS[measurement.kind]}. ${how}`);
   const scale = Math.max(...all.map((one) => Math.max(...one.interval.map((end) => Math.abs(end - baseline)))), 1e-12);
+  const side = (units, verb, range) => influences(units, { baseline, verb, exact, precision, range: exact ? range : [-scale, scale] });
   show(
     $("influences"),
-    h("h3", {}, "Without it, the measurement rises"), side(raising, baseline, [0, scale], "raises"),
-    h("h3", {}, "Without it, the measurement falls"), side(lowering, baseline, [-scale, 0], "lowers"),
+    h("h3", {}, "Without it, the measurement rises"), side(raising, "raises", [0, scale]),
+    h("h3", {}, "Without it, the measurement falls"), side(lowering, "lowers", [-scale, 0]),
   );
 }
 
-function side(units, baseline, range, verb) {
+function influences(units, { baseline, verb, exact, precision, range }) {
   if (!units.length) return h("p.hint", {}, `No unit’s deletion ${verb} it.`);
-  const exact = units.every((one) => one.interval[1] - one.interval[0] < EXACT_WIDTH);
   const columns = [["Delete", "check"], ["Unit"], ["", "plot"], ["change", "number"], ...(exact ? [] : [["interval", "number"]])];
+  const smallest = Math.min(...units.map((one) => Math.abs(one.change)));
   return table(`Units whose deletion ${verb} the measurement`, columns, units.map((one) => {
     const [low, high] = one.interval.map((end) => end - baseline);
-    const decimals = exact ? 4 : decimalsOf(low, high);
+    const decimals = Math.min(precision, exact ? Math.max(4, decimalsFor(smallest, 2)) : decimalsOf(low, high));
     const name = one.text === null ? one.unit : one.text;
+    const whose = one.text === null ? "" : one.documents > 1 ? ` ${count(one.documents, "document")} of ` : " of ";
     return [
       h("input", { type: "checkbox", value: one.unit, checked: selection.units.has(one.unit),
-        "aria-label": `Delete ${shown(name, 40)}`, onchange: () => toggle(one.unit, selection) }),
-      [quoted(name, 40), one.documents > 1 ? h("small", {}, ` ${count(one.documents, "document")} of `, quoted(one.unit, 24)) : null],
+        "aria-label": `Delete ${shown(name, 40)}`, onchange: (event) => toggle(one.unit, selection, event.target.checked) }),
+      [quoted(name, 40), whose && !/^\d+$/.test(one.unit) && h("small", {}, whose, quoted(one.unit, 24))],
       bar({ value: one.change, low, high }, range),
       signed(one.change, decimals),
       ...(exact ? [] : [[signed(low, decimals), " … ", signed(high, decimals)]]),

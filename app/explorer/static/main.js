@@ -9,7 +9,7 @@ import * as trust from "./trust.js";
 import { VIEWS, write } from "./address.js";
 import { hasKey, latest, Refusal, useKey, whenKeyIsNeeded } from "./api.js";
 import { $ } from "./dom.js";
-import { NOTHING, select } from "./selection.js";
+import { select } from "./selection.js";
 import * as store from "./store.js";
 
 const TITLES = { ask: "Neverseen", trust: "Trust · Neverseen", requests: "Requests · Neverseen" };
@@ -37,20 +37,28 @@ async function follow(view, question) {
       await trust.follow(question, known, sketches, problem);
       return;
     }
+    const row = known?.row;
+    if (row && question.version === null && (question.added.length || question.kept.length)) {
+      store.change({ version: row.number, verification: question.verification }); // units have other names in another dataset
+      return;
+    }
     ask.follow(question, known, sketches, problem);
-    const { selection, refusal } = await whatIsDeleted(known, question);
-    if (signal.aborted) return;
-    ask.select(selection, refusal);
-    void answer.follow(question, selection);
-    void influence.follow(question, selection, known?.dataset.unit_count);
+    if (problem && sketches !== null) return; // there is no such sketch or version
+    const selection = await select(row ? row.dataset : null, question, signal);
+    const version = row ? row.number : question.version;
+    void ask.select(selection, signal);
+    void answer.follow(question, version, selection);
+    void influence.follow(question, version, selection, known?.dataset?.unit_count);
   });
 }
 
-/** What the catalog says of the question's sketch. A key that may not read it can still ask about what it can name. */
-async function whatIsKnown({ sketch }) {
+/** What the catalog says of the question's version. A key that may not read it can still ask about what it can name. */
+async function whatIsKnown({ sketch, version }) {
   try {
     sketches = await catalog.sketches();
-    return { known: sketch ? await catalog.about(sketch) : null };
+    const known = sketch ? await catalog.about(sketch, version) : null;
+    if (known && !known.row) return { known, problem: new Refusal(0, [noVersion(sketch, version, known.versions)]) };
+    return { known };
   } catch (refusal) {
     if (!(refusal instanceof Refusal)) throw refusal;
     if (refusal.status === FORBIDDEN) {
@@ -61,13 +69,9 @@ async function whatIsKnown({ sketch }) {
   }
 }
 
-async function whatIsDeleted(known, question) {
-  try {
-    return { selection: await select(known?.dataset ?? null, question) };
-  } catch (refusal) {
-    if (!(refusal instanceof Refusal)) throw refusal;
-    return { selection: NOTHING, refusal };
-  }
+function noVersion(sketch, version, versions) {
+  if (version === null) return `The sketch ‘${sketch}’ has no current version.`;
+  return `The sketch ‘${sketch}’ has no version ${version}; there ${versions.length === 1 ? "is" : "are"} ${versions.map((one) => one.number).join(", ")}.`;
 }
 
 function showView(view, question) {
@@ -90,18 +94,22 @@ function mountKey() {
     dialog.showModal();
   };
   $("key-open").addEventListener("click", () =>
-    open(`Calls of this page are made ${hasKey() ? "with a key" : "without a key"} now. A key is kept in this tab alone, and forgotten with it.`));
-  whenKeyIsNeeded((why) => open(hasKey() ? why : "The service asks for a key. It is kept in this tab alone, and forgotten with it."));
+    open(`Calls of this page are made ${hasKey() ? "with a key" : "without a key"} now. A key is kept for this tab's session, and nowhere else.`));
+  whenKeyIsNeeded((why) => open(hasKey() ? why : "The service asks for a key. It is kept for this tab's session, and nowhere else."));
   dialog.addEventListener("close", () => {
     if (dialog.returnValue === "use" && $("key").value) useKey($("key").value);
     else if (dialog.returnValue === "forget") useKey("");
     else return;
-    for (const part of [catalog, answer, influence, trust, requests]) part.forget();
+    for (const part of [catalog, ask, answer, influence, trust, requests]) part.forget();
     store.tell();
   });
 }
 
 for (const part of [ask, answer, influence, trust, requests]) part.mount();
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address holds the question, and no place on the page
+  $("main").focus();
+});
 mountKey();
 store.follow((view, question) => void follow(view, question));
 store.tell();

@@ -1,25 +1,25 @@
 /** Erasure requests: their state and deadlines, and the evidence to read, to print and to keep. */
 
-import { call, get, latest } from "./api.js";
-import { $, h, show, showProblem, table } from "./dom.js";
+import { call, get, latest, part, watched } from "./api.js";
+import { $, h, pager, show, showProblem, sync, table, taken } from "./dom.js";
 import { change, question } from "./store.js";
 import { count, fromNow, moment, quoted, shown } from "./words.js";
 
 const PAGE = 20;
-const LOOK_AGAIN = 2000;
 const listing = latest();
 const reading = latest();
 
 let asked = "";
 let opened = "";
 let offset = 0;
+let shownNow = Promise.resolve(); // when the request that was chosen stands there
 
 export function mount() {
   $("requests-form").addEventListener("submit", (event) => {
     event.preventDefault();
     offset = 0;
     asked = "";
-    change({ requests: { state: $("requests-state").value, late: $("requests-late").checked, caller: $("requests-caller").value, id: "" } });
+    change({ requests: { state: $("requests-state").value, late: $("requests-late").checked, caller: taken($("requests-caller")), id: "" } });
   });
 }
 
@@ -29,35 +29,39 @@ export function forget() {
 
 /** Lets go of what is watched, as another view is shown. */
 export function leave() {
-  opened = "";
+  asked = opened = "";
   void reading(async () => undefined);
 }
 
 export function follow({ requests }) {
-  $("requests-state").value = requests.state;
-  $("requests-late").checked = requests.late;
-  $("requests-caller").value = requests.caller;
+  sync($("requests-state"), requests.state);
+  if ($("requests-late").dataset.said !== String(requests.late)) $("requests-late").checked = requests.late;
+  $("requests-late").dataset.said = requests.late;
+  sync($("requests-caller"), requests.caller);
   void list(requests);
   void open(requests);
 }
 
 async function list(requests) {
-  const { state, late, caller } = requests;
+  const { state, late, caller, id } = requests;
   const filter = { limit: PAGE, offset, ...(state && { state }), ...(late && { late: true }), ...(caller && { caller_id: caller }) };
   const wanted = JSON.stringify(filter);
-  if (wanted === asked) return mark(requests.id);
+  if (wanted === asked) {
+    mark(id);
+    return;
+  }
   asked = wanted;
   try {
     const page = await listing((signal) => get("/erasure-requests", filter, { signal }));
-    if (!page) return undefined;
+    if (!page) return;
     showProblem($("requests-problem"), null);
-    show($("requests-list"), listed(page, requests));
-    mark(requests.id);
+    show($("requests-list"), listed(page));
+    mark(question().requests.id);
   } catch (refusal) {
+    asked = "";
     show($("requests-list"));
-    showProblem($("requests-problem"), refusal);
+    showProblem($("requests-problem"), refusal, () => void list(requests));
   }
-  return undefined;
 }
 
 function mark(id) {
@@ -67,26 +71,31 @@ function mark(id) {
   }
 }
 
-function listed(page, requests) {
+function listed(page) {
   if (!page.total) return h("p.hint", {}, "There is no such request.");
-  const to = (where) => {
+  const turn = (where) => {
     offset = where;
-    void list(requests);
+    return list(question().requests);
   };
   return [
     h("p.hint", { role: "status" }, `${count(page.total, "request")}, the newest first.`),
     table("Erasure requests", [["Caller’s id"], ["From"], ["State"], ["Units", "number"], ["Due"]], page.items.map((one) => [
-      h("button.link", { type: "button", value: one.id, onclick: () => change({ requests: { ...requests, id: one.id } }) }, quoted(one.caller_id, 40)),
+      h("button.link", { type: "button", value: one.id, onclick: () => choose(one.id) }, quoted(one.caller_id, 40)),
       quoted(one.source, 24),
       stateOf(one),
       one.units === null ? "–" : String(one.units),
       due(one),
     ])),
-    page.total > PAGE && h("div.row.pager", {},
-      h("button.quiet", { type: "button", disabled: page.offset === 0, onclick: () => to(Math.max(0, page.offset - PAGE)) }, "Newer"),
-      h("span.hint", {}, `${page.offset + 1} to ${page.offset + page.items.length} of ${page.total.toLocaleString("en")}`),
-      h("button.quiet", { type: "button", disabled: page.offset + PAGE >= page.total, onclick: () => to(page.offset + PAGE) }, "Older")),
+    pager($("requests-list"), page, PAGE, ["Newer", "Older"], turn),
   ];
+}
+
+/** Opens a request, and goes to it: on a narrow screen it stands below the list. */
+async function choose(id) {
+  if (opened === id && $("request").querySelector(".problem")) opened = ""; // once more
+  change({ requests: { ...question().requests, id } });
+  await shownNow;
+  $("request-title")?.focus();
 }
 
 function stateOf({ state, stage, late }) {
@@ -109,32 +118,38 @@ async function open({ id }) {
     show($("request"), h("p.hint", {}, "Choose a request to see how far it is, and its evidence."));
     return;
   }
+  let first;
+  shownNow = new Promise((resolve) => (first = resolve));
+  let before = "";
+  const seen = (one) => {
+    const now = JSON.stringify(one);
+    if (now === before) return;
+    show($("request"), details(one));
+    first();
+    if (before) {
+      asked = ""; // the list tells the state before
+      void list(question().requests);
+    }
+    before = now;
+  };
   try {
-    await reading((signal) => watch(id, signal));
+    await reading(async (signal) => {
+      const one = await watched(() => get(`/erasure-requests/${part(id)}`, undefined, { signal }), isOver, seen, signal);
+      if (!one.evidence) return;
+      const [page, file] = await Promise.all([
+        call("GET", `${one.evidence}.html`, { signal, as: "text" }), call("GET", one.evidence, { signal, as: "blob" }),
+      ]);
+      if (!signal.aborted) $("request").append(evidence(one, page, file));
+    });
   } catch (refusal) {
-    showProblem($("request"), refusal);
+    opened = "";
+    showProblem($("request"), refusal, () => void open({ id }));
+  } finally {
+    first();
   }
 }
 
-/** Shows a request, and again whenever it is further, until nothing more will come. */
-async function watch(id, signal) {
-  for (let before = "", last = false; !last && !signal.aborted; ) {
-    const one = await get(`/erasure-requests/${encodeURIComponent(id)}`, undefined, { signal });
-    last = one.state !== "pending" && one.state !== "in_progress";
-    const now = JSON.stringify(one);
-    if (now !== before) {
-      const page = one.evidence ? await call("GET", `${one.evidence}.html`, { signal, as: "text" }) : null;
-      const file = one.evidence ? await call("GET", one.evidence, { signal, as: "blob" }) : null;
-      if (!signal.aborted) show($("request"), details(one), page && evidence(one, page, file));
-      if (before) {
-        asked = ""; // the list tells the state before
-        void list(question().requests);
-      }
-    }
-    before = now;
-    if (!last) await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN));
-  }
-}
+const isOver = ({ state }) => state !== "pending" && state !== "in_progress";
 
 function details(one) {
   const rows = [
@@ -150,7 +165,7 @@ function details(one) {
     one.attempts > 0 && ["Attempts", `${one.attempts} came to nothing`],
   ].filter(Boolean);
   return [
-    h("h2", {}, "Request ", quoted(one.caller_id, 60)),
+    h("h2", { id: "request-title", tabindex: "-1" }, "Request ", quoted(one.caller_id, 60)),
     h("dl", {}, rows.map(([name, ...what]) => [h("dt", {}, name), h("dd", {}, ...what)])),
     one.problem && h("p.problem", {}, quoted(one.problem, 400)),
   ].filter(Boolean);
@@ -171,6 +186,6 @@ function evidence(one, page, file) {
       h("button", { type: "button", onclick: () => frame.contentWindow.print() }, "Print"),
       h("button", { type: "button", onclick: save }, "Download"),
     ),
-    frame,
+    h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Sheet of the evidence" }, frame),
     h("p.hint", {}, "The file is what is signed, and this sheet shows what it says. ", h("code", {}, `neverseen privacy verify ${name}`), " checks it, without this service."));
 }

@@ -1,23 +1,27 @@
 /** Texts of both models from the same random numbers: they differ only where the models do. */
 
-import { latest, post } from "./api.js";
-import { $, h, show, showProblem, table } from "./dom.js";
+import { busy, latest, post } from "./api.js";
+import { $, h, show, showProblem, sync, table, taken } from "./dom.js";
 import { change } from "./store.js";
 import { count, quoted } from "./words.js";
 
+const FIELDS = ["count", "seed", "prompt"];
 const drawing = latest();
 let drawn = "";
 
 export function mount() {
   $("samples-form").addEventListener("submit", (event) => {
     event.preventDefault();
+    const [texts, seed, prompt] = FIELDS.map((name) => taken($(`samples-${name}`)));
     drawn = "";
-    change({
-      samples: {
-        count: Number($("samples-count").value), seed: Number($("samples-seed").value), prompt: $("samples-prompt").value,
-      },
-    });
+    change({ samples: { count: Number(texts), seed: Number(seed), prompt } });
   });
+}
+
+/** Forgets what was drawn, as another key may see something else. */
+export function forget() {
+  drawn = "";
+  show($("samples-texts"));
 }
 
 const SOURCES = {
@@ -27,26 +31,24 @@ const SOURCES = {
 };
 
 /** Draws what a question asks for; its texts stay where they are until there are others. */
-export async function follow({ samples }, body) {
-  if (samples) {
-    for (const [id, value] of [["count", samples.count], ["seed", samples.seed], ["prompt", samples.prompt]]) {
-      const input = $(`samples-${id}`);
-      if (input !== document.activeElement) input.value = value;
-    }
-  }
+export async function follow(question, body) {
+  const { samples } = question;
+  if (samples) for (const name of FIELDS) sync($(`samples-${name}`), samples[name]);
   const wanted = samples && body && { sketch: body.sketch, version: body.version, delete: body.delete, ...samples };
   const text = JSON.stringify(wanted);
   if (text === drawn) return;
   drawn = text;
   if (!wanted) {
+    void drawing(async () => undefined);
     show($("samples-texts"));
     return;
   }
   try {
-    const answer = await drawing((signal) => post("/samples", wanted, { signal }));
+    const answer = await busy($("samples-texts"), drawing((signal) => post("/samples", wanted, { signal })));
     if (answer) showTexts(answer);
   } catch (refusal) {
-    showProblem($("samples-texts"), refusal);
+    drawn = "";
+    showProblem($("samples-texts"), refusal, () => void follow(question, body));
   }
 }
 

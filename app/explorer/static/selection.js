@@ -1,47 +1,55 @@
 /** Which units a question deletes: those of its rules, and those that are added, but for those that are kept. */
 
+import { Refusal } from "./api.js";
 import { resolve } from "./catalog.js";
 import { change, question } from "./store.js";
 
-/** ruled: by rules; units: all that are deleted; documents: how many those have, null where nobody can say. */
-export const NOTHING = { ruled: new Set(), units: new Set(), documents: 0 };
+/** ruled: units by rules; units: all that are deleted; refusals: why some rules can't be followed. */
+export const NOTHING = { ruled: new Set(), units: new Set(), refusals: [] };
+
+const UNREADABLE = new Refusal(0, ["This key may not read the catalog (catalog:read), so that rules can’t be followed: name units instead."]);
+
+/** The one subset that is all of a deletion; the API knows its units by itself. */
+export function loneSubset({ rules, added, kept }) {
+  return rules.length === 1 && rules[0].kind === "subset" && !added.length && !kept.length ? rules[0].value : null;
+}
 
 /**
- * Works out what is deleted.
+ * Works out what is deleted, one rule after the other.
  *
- * dataset is null where the catalog can't be read: units then can be named one by one, and rules can't be followed.
+ * dataset is its name, null where the catalog can't be read: units then can be named, and rules can't be followed.
  */
-export async function select(dataset, { rules, added, kept }) {
-  const found = dataset ? await Promise.all(rules.map(({ kind, value }) => resolve(dataset.name, { [kind]: value }))) : [];
-  const ruled = new Set(found.flatMap((one) => one.units));
+export async function select(dataset, { rules, added, kept }, signal) {
+  const [ruled, refusals] = [new Set(), []];
+  if (dataset === null && rules.length) refusals.push(UNREADABLE);
+  for (const { kind, value } of dataset === null ? [] : rules) {
+    try {
+      for (const unit of (await resolve(dataset, { [kind]: value })).units) ruled.add(unit);
+    } catch (refusal) {
+      if (!(refusal instanceof Refusal)) throw refusal;
+      refusals.push(refusal);
+    }
+    signal.throwIfAborted();
+  }
   const units = new Set([...ruled, ...added]);
   for (const unit of kept) units.delete(unit);
-  return { ruled, units, documents: await documentsOf(dataset, found, units, ruled) };
+  return { ruled, units, refusals };
 }
 
-async function documentsOf(dataset, found, units, ruled) {
-  if (!dataset) return null;
-  if (units.size === 0) return 0;
-  if (!dataset.has_subjects) return units.size;
-  if (found.length === 1 && units.size === ruled.size) return found[0].document_count;
-  return (await resolve(dataset.name, { units: [...units] })).document_count;
-}
-
-/** The deletion, as the API takes it. */
-export function deletion({ rules, added, kept }, units) {
-  const [rule] = rules;
-  if (rules.length === 1 && rule.kind === "subset" && !added.length && !kept.length) return { subset: rule.value };
-  return { units: [...units] };
+/** The deletion, as the API takes it; null where nothing is deleted, or a rule can't be followed. */
+export function deletion(asked, { units, refusals }) {
+  const subset = loneSubset(asked);
+  if (subset !== null && (units.size || refusals[0] === UNREADABLE)) return { subset };
+  return units.size && !refusals.length ? { units: [...units] } : null;
 }
 
 /** Deletes a unit, or keeps it. */
-export function toggle(unit, { ruled, units }) {
-  const { added, kept } = question();
-  if (units.has(unit)) {
-    change({ added: added.filter((one) => one !== unit), kept: ruled.has(unit) ? [...kept, unit] : kept });
-  } else {
-    change({ kept: kept.filter((one) => one !== unit), added: ruled.has(unit) ? added : [...added, unit] });
-  }
+export function toggle(unit, { ruled }, deleted) {
+  const added = question().added.filter((one) => one !== unit);
+  const kept = question().kept.filter((one) => one !== unit);
+  if (deleted && !ruled.has(unit)) added.push(unit);
+  if (!deleted && ruled.has(unit)) kept.push(unit);
+  change({ added, kept });
 }
 
 /** Deletes what a rule says, besides what is deleted already. */

@@ -5,22 +5,20 @@ import { parse, write } from "./address.js";
 let state = parse(location.hash);
 const followers = [];
 
+/** What a verification is of: where one of these changes, it is of another question. */
+const DELETION = ["sketch", "version", "rules", "added", "kept"];
+
 export const question = () => state.question;
-export const view = () => state.view;
 
 /** Calls back with every change of the view or the question. */
 export const follow = (callback) => followers.push(callback);
 
 /** Changes parts of the question; the address follows without a new entry in the history. */
 export function change(parts) {
-  state = { view: state.view, question: { ...state.question, ...parts } };
+  const other = DELETION.some((name) => name in parts) ? { verification: "" } : {};
+  state = { view: state.view, question: { ...state.question, ...other, ...parts } };
   history.replaceState(null, "", write(state.view, state.question));
   tell();
-}
-
-/** Goes to another view with the same question, as a step that the browser can go back from. */
-export function go(to) {
-  location.hash = write(to, state.question);
 }
 
 export function tell() {
@@ -28,7 +26,7 @@ export function tell() {
 }
 
 window.addEventListener("hashchange", () => {
-  if (write(state.view, state.question) === location.hash) return;
+  if (!location.hash.startsWith("#/") || write(state.view, state.question) === location.hash) return;
   state = parse(location.hash);
   tell();
 });

@@ -1,70 +1,102 @@
-/** The truth: the model retrained without what is deleted, beside what was answered. */
+/** The truth: the model retrained without what is deleted, beside what was estimated before. */
 
-import { get, latest, post } from "./api.js";
-import { $, h, show, showProblem } from "./dom.js";
-import { count, number, seconds, signed } from "./words.js";
+import { get, latest, part, post, watched } from "./api.js";
+import { $, enable, h, isEnabled, show, showProblem } from "./dom.js";
+import { change } from "./store.js";
+import { count, number, seconds } from "./words.js";
 
-const LOOK_AGAIN = 400;
 const working = latest();
-const truths = new Map(); // what was found out in this tab, by the question's body
 
 let body = null;
-let redraw = () => undefined;
+let followed = ""; // the verification that is followed, or is known
+let found = null; // it, once it is finished
+let whenKnown = () => undefined;
 
-export function mount(whenKnown) {
-  redraw = whenKnown;
-  $("verify-button").addEventListener("click", () => void begin());
+export function mount(redraw) {
+  whenKnown = redraw;
+  $("verify-button").addEventListener("click", () => isEnabled($("verify-button")) && void begin());
 }
 
-/** Shows what is known of another question, and lets go of what is under way. */
-export function follow(asked) {
-  void working(async () => undefined);
+/** Follows the verification that the address names, which is of this deletion. */
+export async function follow({ verification }, asked) {
   body = asked;
-  const known = truthsOf(asked);
-  $("verify-button").disabled = false;
-  show($("verify-state"), known && h("p.hint", {}, "Retrained: the true values stand beside the estimates."));
+  if (verification === followed) return;
+  followed = verification;
+  found = null;
+  show($("verify-state"));
+  enable($("verify-button"), !verification);
+  if (!verification) {
+    void working(async () => undefined);
+    return;
+  }
+  try {
+    await working(async (signal) => finish(await watched(
+      () => get(`/verifications/${part(verification)}`, undefined, { signal }), isOver, say, signal)));
+  } catch (refusal) {
+    followed = "";
+    enable($("verify-button"), true);
+    showProblem($("verify-state"), refusal, () => void follow({ verification }, body));
+  }
 }
 
-/** What the retrained model measures, a value or a list of them for each measurement; null where nobody knows yet. */
-export const truthsOf = (asked) => truths.get(JSON.stringify(asked)) ?? null;
+/** Forgets what was found, as another key may see something else. */
+export function forget() {
+  followed = "";
+  found = null;
+  show($("verify-state"));
+}
 
-/** A true value in words, beside the estimate that it belongs to. */
-export function truthSentence({ estimate, interval }, truth, decimals) {
-  const inside = interval[0] <= truth && truth <= interval[1];
-  return h("p.truth", {}, "Retrained: ", number(truth, decimals), inside ? ", inside the interval; " : ", outside the interval; ",
-    "the estimate is off by ", signed(estimate - truth, decimals + 1), ".");
+/** Shows the way to the truth, but where it is known already and nothing was estimated. */
+export function showFor(allExact) {
+  $("verify").hidden = allExact && !followed;
+}
+
+/** What was estimated and what is true of a measurement; undefined where nobody asked, or knows yet. */
+export function truthOf(measurement) {
+  const name = nameOf(measurement);
+  return found?.measurements.find((one) => nameOf(one.measurement) === name);
+}
+
+const nameOf = ({ kind, text, prompt, completion }) => JSON.stringify([kind, text, prompt, completion]);
+
+/** Truth and estimate in words. */
+export function sentence({ truth, estimate, interval, inside_interval: inside }, decimals) {
+  const apart = Math.abs(estimate - truth);
+  const off = h("data", { value: String(apart) }, number(apart, decimals + 1).textContent);
+  const how = estimate === truth ? "exactly as estimated" : ["the estimate ", number(estimate, decimals), " was too ", estimate < truth ? "low" : "high", " by ", off];
+  return h("p.truth", {}, "Retrained: ", number(truth, decimals), inside ? ", inside the interval" : [", outside the interval ",
+    number(interval[0], decimals), " to ", number(interval[1], decimals)], "; ", how, ".");
 }
 
 async function begin() {
-  const own = body;
-  const name = JSON.stringify(own);
-  $("verify-button").disabled = true;
+  enable($("verify-button"), false);
   show($("verify-state"), h("p.hint", {}, "Asked."));
+  const own = body;
   try {
-    await working(async (signal) => {
-      const { verification } = await post("/predict", { ...own, downweight: 1, verify: true }, { signal });
-      const done = await finished(verification.url, signal);
-      if (done.state === "failed") {
-        show($("verify-state"), h("p.problem", {}, `There will be no truth: ${done.reason}`));
-        return;
-      }
-      truths.set(name, done.measurements);
-      const took = (new Date(done.finished_at) - new Date(done.started_at)) / 1000;
-      show($("verify-state"), h("p.hint", {}, `Retrained without ${count(done.deleted.units, "unit")} in ${seconds(took)}.`));
-      redraw();
-    });
+    const { verification } = await post("/predict", { ...own, downweight: 1, verify: true });
+    if (own === body) change({ version: own.version, verification: verification.id }); // it is of this version for good
   } catch (refusal) {
+    enable($("verify-button"), true);
     showProblem($("verify-state"), refusal);
-  } finally {
-    if (own === body) $("verify-button").disabled = false;
   }
 }
 
-async function finished(url, signal) {
-  for (;;) {
-    const found = await get(url, undefined, { signal });
-    if (found.state === "finished" || found.state === "failed") return found;
-    show($("verify-state"), h("p.hint", {}, found.state === "running" ? "Retraining …" : "Waiting for a turn to retrain …"));
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN));
+const isOver = ({ state }) => state === "finished" || state === "failed";
+
+const STATES = { pending: "Waiting for a turn to retrain …", running: "Retraining …" };
+
+function say({ state }) {
+  if (STATES[state] && $("verify-state").textContent !== STATES[state]) show($("verify-state"), h("p.hint", {}, STATES[state]));
+}
+
+function finish(done) {
+  if (done.state === "failed") {
+    enable($("verify-button"), true);
+    showProblem($("verify-state"), { sentences: [`There will be no truth: ${done.reason}`] });
+    return;
   }
+  found = done;
+  const took = (new Date(done.finished_at) - new Date(done.started_at)) / 1000;
+  show($("verify-state"), h("p.hint", {}, `Retrained without ${count(done.deleted.units, "unit")} in ${seconds(took)}.`));
+  whenKnown();
 }

@@ -5,6 +5,9 @@ import { h } from "./dom.js";
 /** What doesn't print, or turns the direction of writing, is shown as its number. */
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}\u00ad\u034f\u115f\u1160\u3164\ufeff]/gu;
 const LONGEST = 120;
+const LARGE = 1e6;
+const MOST_DECIMALS = 8;
+const AS_COMPUTED = 12; // decimals and more have numbers that nobody rounded
 
 /** A stranger's text on one line, shortened. */
 export function shown(text, most = LONGEST) {
@@ -16,9 +19,18 @@ export function shown(text, most = LONGEST) {
 export const quoted = (text, most) => h("bdi.text", {}, shown(text, most) || "∅");
 
 /** How many decimals tell an interval: its width has two figures. */
-export function decimalsOf(low, high) {
-  const width = Math.abs(high - low);
-  return width > 0 ? Math.min(6, Math.max(2, Math.ceil(-Math.log10(width)) + 1)) : 4;
+export const decimalsOf = (low, high) => decimalsFor(Math.abs(high - low), 2);
+
+/** How many decimals show so many figures of a number. */
+export function decimalsFor(value, figures) {
+  if (!(value > 0)) return 4;
+  return Math.min(MOST_DECIMALS, Math.max(2, Math.ceil(-Math.log10(value)) + figures - 1));
+}
+
+/** How many decimals numbers were answered with: a key may get rounded ones. Infinity where they weren't. */
+export function precisionOf(values) {
+  const most = Math.max(...values.map((value) => String(value).split(".")[1]?.length ?? 0));
+  return most >= AS_COMPUTED || values.some((value) => String(value).includes("e")) ? Infinity : most;
 }
 
 /** A number as it is read, which holds the number as it was answered. */
@@ -28,22 +40,30 @@ export function number(value, decimals = 2) {
 
 /** A change: with its sign. */
 export function signed(value, decimals = 2) {
-  return h("data", { value: String(value) }, `${value > 0 ? "+" : ""}${rounded(value, decimals)}`);
+  const text = rounded(value, decimals);
+  return h("data", { value: String(value) }, `${value > 0 && Number(text) !== 0 ? "+" : ""}${text}`);
 }
 
 function rounded(value, decimals) {
-  const text = value.toFixed(decimals);
+  if (Math.abs(value) >= LARGE) return value.toExponential(2).replaceAll("-", "−").replace("e+", "e");
+  const text = value.toFixed(Math.min(decimals, MOST_DECIMALS));
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
 /** "1,000 units"; the plural is the singular with an s. */
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
-/** 0.9 → "90%", 0.995 → "99.5%". */
-export const percent = (share) => `${Number((100 * share).toFixed(1))}%`;
+/** 0.9 → "90%", 0.9996 → "99.96%": never 100% of what is less. */
+export function percent(share) {
+  const text = (100 * share).toFixed(share > 0.999 && share < 1 ? 3 : 1);
+  return `${Number(text)}%`;
+}
 
 /** Three figures: 0.000123, 12.3, 4,210. */
-export const figures = (value) => Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
+export const figures = (value) =>
+  value !== 0 && (Math.abs(value) >= LARGE || Math.abs(value) < 1e-6)
+    ? value.toExponential(2)
+    : Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
 
 export const bytes = (value) =>
   value < 1e6 ? `${figures(value / 1e3)} kB` : value < 1e9 ? `${figures(value / 1e6)} MB` : `${figures(value / 1e9)} GB`;
@@ -70,7 +90,7 @@ export function fromNow(text) {
 export function measured(measurement) {
   const { kind, text, prompt, completion } = measurement;
   if (kind === "loss") return ["the loss on ", quoted(text)];
-  if (kind === "next_token") return ["the character after ", prompt ? quoted(prompt) : "the start"];
+  if (kind === "next_token") return prompt ? ["the character after ", quoted(prompt)] : ["the first character"];
   return ["the log-probability of ", quoted(completion), ...(prompt ? [" after ", quoted(prompt)] : [" at the start"])];
 }
 
@@ -78,9 +98,12 @@ export function measured(measurement) {
 export function label(measurement) {
   const { kind, text, prompt, completion } = measurement;
   if (kind === "loss") return `loss on “${shown(text, 40)}”`;
-  if (kind === "next_token") return `character after “${shown(prompt, 40)}”`;
-  return `log-probability of “${shown(completion, 40)}” after “${shown(prompt, 40)}”`;
+  if (kind === "next_token") return prompt ? `character after “${shown(prompt, 40)}”` : "first character";
+  return `log-probability of “${shown(completion, 40)}” ${prompt ? `after “${shown(prompt, 40)}”` : "at the start"}`;
 }
+
+/** The same at the beginning of a sentence. */
+export const capital = ([first, ...rest]) => [first[0].toUpperCase() + first.slice(1), ...rest];
 
 export const UNITS = { loss: "nats per token", log_probability: "nats", next_token: "probability" };
 
