@@ -28,6 +28,7 @@ from app.privacy.transcend import SombraKeys
 from app.privacy.worker import Workers
 from app.queues import Queues
 from app.recorder import Recorder
+from app.reference import page as reference
 from app.routes import (
     attributions,
     audit,
@@ -76,6 +77,8 @@ def create_app(settings: Settings, *, shards: Shards | None = None) -> Applicati
         openapi_tags=TAGS,
         lifespan=_lifespan,
         telemetry=TELEMETRY,
+        docs_url=None,  # ours is `reference`, which loads nothing from elsewhere
+        redoc_url=None,
     )
     app.state.settings, app.state.shards = settings, shards
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, body_seconds=settings.body_seconds)
@@ -91,6 +94,7 @@ def create_app(settings: Settings, *, shards: Shards | None = None) -> Applicati
     for resource in _RESOURCES:
         app.include_router(resource.router)
     explorer.install(app)
+    reference.install(app)
     return app
 
 

@@ -29,15 +29,10 @@ _REFUSED: Final = 400
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNROUTED: Final = "none"
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")
-_PAGES: Final = ("/docs", "/redoc")  # whose scripts come from elsewhere
-
-_HEADERS: Final = (
+_USUAL: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
-)
-_NOTHING_ACTIVE: Final = (
-    *_HEADERS,
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
@@ -109,9 +104,7 @@ class Observed:
 
 def _headers_of(scope: Scope) -> Sequence[tuple[bytes, bytes]]:
     """What every answer to such a request has, unless it says otherwise."""
-    path = scope["path"]
-    headers = _HEADERS if path.startswith(_PAGES) else _NOTHING_ACTIVE
-    return (*headers, *_SECURE) if scope["scheme"] == "https" else headers
+    return (*_USUAL, *_SECURE) if scope["scheme"] == "https" else _USUAL
 
 
 def id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:

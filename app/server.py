@@ -41,7 +41,7 @@ def serve(
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
     watched: Callable[[Door], None] = lambda _: None,
-    listening: Callable[[], None] = lambda: None,
+    listening: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
     """Serve the application until SIGTERM or SIGINT, and then finish the requests that are in flight.
 
@@ -53,7 +53,7 @@ def serve(
         tls_certificate: a file of PEM, the chain of the server; None serves without TLS.
         tls_key: a file of PEM, the certificate's key without a password.
         watched: handed the places for connections, to look at them.
-        listening: called once whoever connects is answered.
+        listening: called with its addresses once whoever connects is answered.
 
     Raises:
         ConfigurationError: certificate and key aren't both given, can't be read, or don't fit.
@@ -121,7 +121,7 @@ class HttpServer(uvicorn.Server):
         settings: Settings,
         *,
         tls: ssl.SSLContext | None = None,
-        listening: Callable[[], None] = lambda: None,
+        listening: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         """Opens nothing yet.
 
@@ -129,7 +129,7 @@ class HttpServer(uvicorn.Server):
             app: an ASGI application that has a start.
             settings: `host`, `port`, the times, and `max_connections`.
             tls: None for plain HTTP.
-            listening: called once it listens.
+            listening: called with its addresses once it listens.
         """
         self._start = _Start(app)
         super().__init__(
@@ -187,7 +187,7 @@ class HttpServer(uvicorn.Server):
         for address in self.addresses:
             _logger.info("Listening at %s", address)
         self.started = True
-        self._listening()
+        self._listening(self.addresses)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Finish what is in flight; a handshake isn't waited for."""

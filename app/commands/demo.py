@@ -10,7 +10,9 @@ import os
 import sys
 import threading
 import webbrowser
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlencode
@@ -108,9 +110,7 @@ def demo(
         )
         keyed = any_key(database)
     if serve:
-        page = page_address(settings)
-        _say_where(settings, page, keyed=keyed)
-        serve_until_stopped(settings, listening=lambda: _open(page) if browse else None)
+        serve_until_stopped(settings, listening=partial(_welcome, keyed=keyed, browse=browse))
 
 
 def _documents(database: Database, count: int) -> Documents:
@@ -246,24 +246,17 @@ def curl_line(address: str, *, keyed: bool = False) -> str:
     return f"curl -s {address}/predict{key} -H 'Content-Type: application/json' -d '{json.dumps(question)}'"
 
 
-def page_address(settings: Settings) -> str:
-    """Where a browser on this machine finds the page, with the demo's first question asked."""
-    question = {"sketch": SKETCH, "loss": CASES[0].text, "subset": CASES[0].subset}
-    return f"{_address(settings)}/#/ask?{urlencode(question)}"
-
-
-def _address(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - of all interfaces, ours
-    return f"http://{host}:{settings.port}"
-
-
-def _say_where(settings: Settings, page: str, *, keyed: bool) -> None:
-    address = _address(settings)
+def _welcome(addresses: Sequence[str], *, keyed: bool, browse: bool) -> None:
+    """Say where the service is, with the demo's first question asked, and open that where it is wanted."""
+    address = addresses[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")  # of all of them, ours
+    page = f"{address}/#/ask?{urlencode({'sketch': SKETCH, 'loss': CASES[0].text, 'subset': CASES[0].subset})}"
     console.print("[bold]4.[/bold] Serving. To ask by hand, and to look at the answers:\n", highlight=False)
     console.out(f"   {page}\n", highlight=False)
     console.print(f"   The API, to try it out: [bold]{address}/docs[/bold]. Or paste:\n", highlight=False)
     console.out(curl_line(address, keyed=keyed) + "\n", highlight=False)  # unbroken, so that it works when pasted
     console.print("   Ctrl-C stops.", highlight=False)
+    if browse:
+        _open(page)
 
 
 def _open(page: str) -> None:

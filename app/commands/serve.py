@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +44,7 @@ def serve_until_stopped(
     *,
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
-    listening: Callable[[], None] = lambda: None,
+    listening: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
     """Run the application in this process.
 

@@ -49,14 +49,17 @@ def test_ids_that_are_made_differ() -> None:
     assert len({id_of([]) for _ in range(1_000)}) == 1_000
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/datasets", "/nowhere", "/docs", "/openapi.json", "/metrics"])
+@pytest.mark.parametrize("path", ["/healthz", "/datasets", "/nowhere", "/docs", "/", "/openapi.json", "/metrics"])
 def test_every_answer_has_the_headers_that_keep_browsers_from_mischief(lasting_client: TestClient, path: str) -> None:
     headers = lasting_client.get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
-    assert headers["Cache-Control"] == "no-store"
+    assert headers.get_list("Cache-Control") == ["no-cache" if path in ("/", "/docs") else "no-store"]
+    assert headers["X-Frame-Options"] == "DENY"
     assert "X-Request-ID" in headers
-    assert ("Content-Security-Policy" in headers) == (path != "/docs")  # whose scripts come from elsewhere
+    [policy] = headers.get_list("Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
     assert "server" not in headers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import pytest
 
+from app.__main__ import main
 from engine.configuration import SketchConfiguration
 from engine.data import census_names
 from engine.documents import Documents
@@ -29,7 +32,11 @@ STANDARD_ERRORS = 4
 SECOND_START_SECONDS = 10
 
 
-def neverseen(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+Done: TypeAlias = "subprocess.CompletedProcess[str]"
+
+
+def neverseen(*arguments: str, data_dir: Path) -> Done:
+    """A command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "app", *arguments],
         env={**os.environ, "NEVERSEEN_DATA_DIR": str(data_dir), "COLUMNS": "160"},  # no line is broken
@@ -42,16 +49,44 @@ def neverseen(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[st
 DEMO = ("demo", "--no-serve", "--names", str(NAMES), "--directions", str(DIRECTIONS))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def command(data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs a command line within this process: another one takes seconds to start."""
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(data_dir))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["neverseen", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("var")
+    """Where the demo has its data; the same for all processes that the tests run in."""
+    session = tmp_path_factory.getbasetemp()
+    data_dir = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "demo" / "var"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    return data_dir
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def first_start(data_dir: Path) -> str:
-    done = neverseen(*DEMO, data_dir=data_dir)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What the demo prints when it starts first; the first process that asks starts it."""
+    said = data_dir.parent / "said"
+    with (data_dir.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            done = neverseen(*DEMO, data_dir=data_dir)
+            assert done.returncode == 0, done.stderr
+            said.write_text(done.stdout)
+    return said.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +143,7 @@ def test_the_demo_shows_estimates_beside_retrained_losses(first_start: str) -> N
     assert rows == ["max", "zoe", "annette"]
 
 
-def test_a_second_start_uses_what_exists(first_start: str, data_dir: Path) -> None:
+def test_a_second_start_uses_what_exists(first_start: str, data_dir: Path, command: Callable[..., Done]) -> None:
     artifacts = artifact_files(data_dir)
     started = time.monotonic()
     done = neverseen(*DEMO, data_dir=data_dir)
@@ -116,7 +151,7 @@ def test_a_second_start_uses_what_exists(first_start: str, data_dir: Path) -> No
     assert time.monotonic() - started < SECOND_START_SECONDS
     assert numbers(done.stdout) == numbers(first_start)
     assert artifacts == artifact_files(data_dir)
-    assert neverseen("sketches", "list", data_dir=data_dir).stdout.count("names v") == 1
+    assert command("sketches", "list").stdout.count("names v") == 1
 
 
 @pytest.mark.parametrize("screen", [True, False])
@@ -218,10 +253,10 @@ def test_the_curl_line_of_the_demo_works_as_pasted(first_start: str, service: ht
     assert json.loads(done.stdout)["predictions"][0]["measurement"]["text"] == "max"
 
 
-def test_the_command_line_answers_what_the_service_answers(service: httpx.Client, data_dir: Path) -> None:
+def test_the_command_line_answers_what_the_service_answers(service: httpx.Client, command: Callable[..., Done]) -> None:
     question = {"sketch": "names", "delete": {"subset": "has-x"}, "measurements": [{"kind": "loss", "text": "max"}]}
     [prediction] = service.post("/predict", json=question).json()["predictions"]
-    done = neverseen("predict", "names", "--subset", "has-x", "--text", "max", data_dir=data_dir)
+    done = command("predict", "names", "--subset", "has-x", "--text", "max")
     assert done.returncode == 0, done.stderr
     assert f"{prediction['estimate']:.4f}" in done.stdout
 
@@ -247,19 +282,21 @@ def test_the_command_line_answers_what_the_service_answers(service: httpx.Client
     ],
 )
 def test_what_the_command_line_refuses_has_exit_code_2_and_changes_nothing(
-    first_start: str, data_dir: Path, arguments: list[str], message: str
+    first_start: str, data_dir: Path, command: Callable[..., Done], arguments: list[str], message: str
 ) -> None:
     before = {path: path.read_bytes() for path in (data_dir / "artifacts").rglob("*.json")}
-    done = neverseen(*arguments, data_dir=data_dir)
+    done = command(*arguments)
     assert done.returncode == 2, done.stdout
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
     assert before == {path: path.read_bytes() for path in (data_dir / "artifacts").rglob("*.json")}
 
 
-def test_malformed_files_are_refused_with_their_line(tmp_path: Path, data_dir: Path) -> None:
+def test_malformed_files_are_refused_with_their_line(
+    tmp_path: Path, data_dir: Path, command: Callable[..., Done]
+) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "ana"}\n{"text": 3}\n')
     done = neverseen("datasets", "add", str(bad), data_dir=data_dir)
     assert (done.returncode, "Line 2" in done.stderr) == (2, True)
-    assert "bad" not in neverseen("datasets", "list", data_dir=data_dir).stdout
+    assert "bad" not in command("datasets", "list").stdout

@@ -76,16 +76,17 @@ async function facts({ row, dataset }) {
   const { configuration, contains_erased: erased, erased_units: gone } = row;
   const built = await catalog.build(row.sketch, row.number).catch((refusal) => refusal);
   const of = built.document_count === undefined ? "" : `; ${count(built.document_count, "document")}, ${count(built.unit_count, "unit")}`;
-  const own = list([
+  const own = [
     ["Version", `${row.sketch} ${row.number}, ${row.state}${row.is_current ? ", current" : ""}`],
     ["Registered", moment(row.created_at)],
     ["Erased data", erased ? h("strong.warning", {}, `trained on ${count(gone, "unit")} erased since`) : "none that it was trained on"],
     ["Trained on", quoted(dataset.name), dataset.description ? [": ", quoted(dataset.description)] : "", of],
     ["Size", bytes(row.size_bytes)],
     ["Checksum", h("code", {}, row.checksum)],
-  ]);
-  if (built.sentences) return [own, ...built.sentences.map((sentence) => h("p.problem", {}, sentence))];
-  return [own, list([
+  ];
+  if (built.sentences) return [list(own), ...built.sentences.map((sentence) => h("p.problem", {}, sentence))];
+  return list([
+    ...own,
     ["Model", `${count(built.parameter_count, "parameter")}, ${count(built.step_count, "training step")}`],
     ["Sketched along", `${count(built.directions, "random direction")} (${configuration.ensemble ?? "none"})` +
       `${built.axes ? " and every unit alone" : ""}, to degree ${built.degree}`],
@@ -94,7 +95,7 @@ async function facts({ row, dataset }) {
     ["Built", moment(built.created_at)],
     ["Data", h("code", {}, built.fingerprint)],
     ["By", Object.entries(built.libraries).map(([name, version]) => `${name} ${version}`).join(", ")],
-  ])];
+  ]);
 }
 
 async function calibration(question, version, measurement, signal) {
@@ -103,6 +104,7 @@ async function calibration(question, version, measurement, signal) {
     show($("calibration"), h("p.hint", {}, "Type a text above: calibration is of a measurement."));
     return;
   }
+  show($("calibration"), h("p.hint", {}, "Comparing with the models that were retrained …"));
   const body = { sketch: question.sketch, version, measurement, confidence: question.confidence };
   try {
     const answer = await post("/calibration", body, { signal });
