@@ -37,8 +37,15 @@ def page_headers(*, styles: str = "", pictures: str = "") -> dict[str, str]:
 class PageFiles(StaticFiles):
     """The files of a page, with its headers."""
 
-    def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
-        super().__init__(directory=directory)
+    def __init__(self, directory: Path, headers: Mapping[str, str], *, package: tuple[str, str] | None = None) -> None:
+        """Looks for nothing yet.
+
+        Args:
+            directory: of our files.
+            headers: of all answers.
+            package: name of one that brings others, and the directory in it.
+        """
+        super().__init__(directory=directory, packages=None if package is None else [package])
         self._headers = headers
 
     async def get_response(self, path: str, scope: Scope) -> Response:

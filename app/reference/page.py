@@ -41,5 +41,5 @@ async def reference() -> HTMLResponse:
 def install(app: FastAPI) -> None:
     """Add the page and its files to an application."""
     app.include_router(router)
-    files = PageFiles(Path(__file__).with_name("static"), _HEADERS)
+    files = PageFiles(Path(__file__).with_name("static"), _HEADERS, package=("fastapi_swagger", "resources"))
     app.mount("/reference", files, name="reference_files")
