@@ -37,11 +37,17 @@ from app.settings import Settings
 from engine.copies import fetch
 from engine.errors import ArtifactError, ConfigurationError, StoreError
 from engine.store import Artifact, open_artifact
-from engine.supplements import directory_at, read, refresh
+from engine.supplements import COPY_OF, SUFFIX, directory_at, disown, read, refresh
 from engine.train import Progress
 
 _DUMP: Final = b"PGDMP"  # what pg_dump's custom format begins with
 _CHUNK_BYTES: Final = 2**20
+_SHOWN: Final = frozenset({"dbname", "host", "hostaddr", "port", "sslmode", "user"})
+"""What may be said of a database's URL."""
+
+
+class _GoneError(ArtifactError):
+    """A file that isn't there any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +123,8 @@ def _check_dump(settings: Settings, dump: Path | None) -> None:
         if dump is not None:
             raise ConfigurationError("The catalog is SQLite's, and is copied from its file: leave out --dump.")
     elif dump is None:
-        shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+        query = {name: value for name, value in url.query.items() if name in _SHOWN}  # a password may stand there
+        shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
         raise ConfigurationError(
             "The catalog is PostgreSQL's, and is to be dumped first: "
             f"pg_dump --format=custom --file=catalog.dump '{shown.render_as_string()}'. Then give --dump catalog.dump."
@@ -203,20 +210,19 @@ def _copy_artifacts(
 ) -> Iterator[str]:
     """Copy artifacts, and compare the copies with their checksums: what is damaged, a sentence each."""
     source = artifacts.directory
-    files = {location: _files(source / location) for location in named}
-    here, done = {location: sum(file.stat().st_size for file in found) for location, found in files.items()}, 0
-    missing = {location: max(0, one.bytes - here[location]) if artifacts.url else 0 for location, one in named.items()}
-    total = sum(here.values()) + sum(missing.values())
+    here = {location: sum(map(_size, _files(source / location))) for location in named}
+    planned = {
+        location: max(one.bytes, here[location]) if artifacts.url else here[location] for location, one in named.items()
+    }
+    done, total = 0, sum(planned.values())
     progress(0, _megabytes(total))
     for location, artifact in named.items():
-        copy = target / location
+        copy, copied = target / location, 0
         try:
-            for file in files[location]:
-                done += _copy(file, target / file.relative_to(source))
-                progress(_megabytes(done), _megabytes(total))
+            for file in _files(source / location):  # by now: models that are retrained, or erased, come and go
+                copied += _copy_found(file, target / file.relative_to(source), artifacts)
+                progress(_megabytes(done + min(copied, planned[location])), _megabytes(total))
             opened = _opened_copy(copy, artifact.checksum, artifacts.origin(location))
-            done += missing[location]
-            progress(_megabytes(done), _megabytes(total))
             for error in read(opened).damaged:
                 yield f"{artifact.label}: of the models retrained beside it, {error}"
         except StoreError:
@@ -225,17 +231,41 @@ def _copy_artifacts(
             for left_out in (copy, directory_at(copy)):
                 shutil.rmtree(left_out, ignore_errors=True)
             yield f"{artifact.label}: {error}"
+        done += planned[location]
+        progress(_megabytes(done), _megabytes(total))
+
+
+def _copy_found(file: Path, target: Path, artifacts: Artifacts) -> int:
+    """Copy a file of an artifact, or of what was retrained beside it: how many bytes it has.
+
+    A retrained model may go meanwhile, and in a store there is all that is missing here.
+    """
+    try:
+        return _copy(file, target)
+    except _GoneError:
+        if artifacts.url is None and not file.parent.name.endswith(SUFFIX):
+            raise
+    except ArtifactError:
+        if artifacts.url is None:
+            raise
+    return 0
 
 
 def _opened_copy(copy: Path, checksum: str, url: str | None) -> Artifact:
     """The copy of an artifact, after what it lacks was fetched from the store, if there is one."""
-    if url is None:
-        return open_artifact(copy, checksum=checksum)
-    opened = fetch(url, copy, checksum=checksum)
+    opened = open_artifact(copy, checksum=checksum) if url is None else fetch(url, copy, checksum=checksum)
     refresh(opened)
+    disown(copy)  # what is restored isn't to be dropped because a store has lost it
     for file in _files(copy):
         _flush(file)
     return opened
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _files(artifact: Path) -> list[Path]:
@@ -244,6 +274,7 @@ def _files(artifact: Path) -> list[Path]:
     return [
         *(path for path in artifact.glob("*") if path.is_file() and path.suffix != ".part"),
         *(path for path in directory_at(artifact).glob("*.safetensors") if path.is_file()),
+        *(path for path in directory_at(artifact).glob(COPY_OF) if path.is_file()),
     ]
 
 
@@ -258,7 +289,7 @@ def _copy(source: Path, target: Path, *, mode: int = 0o666) -> int:
     try:
         reading = source.open("rb")
     except FileNotFoundError as error:
-        raise ArtifactError(f"{source.name} is missing.") from error
+        raise _GoneError(f"{source.name} is missing.") from error
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with reading, os.fdopen(descriptor, "wb") as writing:
         while chunk := _read(reading, source.name):

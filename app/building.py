@@ -10,24 +10,29 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from app import catalog
 from app.db import Database, transaction
+from app.secret import load_secret
 from app.settings import Settings
 from app.tables import SketchVersion
 from engine.cluster import Cluster
 from engine.configuration import SketchConfiguration
+from engine.copies import drop_incomplete
 from engine.cost import Cost, estimate_cost
 from engine.documents import Documents
-from engine.remote import Published, find_published, upload
+from engine.remote import Published, check_same_sketch, find_published, upload
 from engine.sketch import build, direction_steps
-from engine.store import Artifact
+from engine.store import Artifact, Plan, Source
 from engine.train import Progress
 from engine.workers import worker_count
 from engine.workspace import finished_files
+
+logger = logging.getLogger(__name__)
 
 
 def build_sketch(
@@ -63,6 +68,8 @@ def build_sketch(
         documents = catalog.load_documents(session, catalog.get_dataset(session, dataset))
         catalog.check_sketch(session, sketch, dataset)
     location = _location(sketch, configuration, documents)
+    if settings.artifacts_url is not None:
+        settings.artifacts.claim(load_secret(settings).installation)
     artifact = _published(settings, location, configuration, documents, cluster, progress)
     with transaction(database) as session:
         return catalog.register_version(
@@ -132,12 +139,16 @@ def sketch_cost(
     Raises:
         EngineError: what the engine refuses.
     """
-    finished, device = _finished(settings, _location(sketch, configuration, documents)), settings.device
+    finished, device = (
+        _finished(settings, _location(sketch, configuration, documents), configuration, documents),
+        settings.device,
+    )
     if cluster is None:
         workers = _workers(settings, configuration, documents)
         return estimate_cost(documents, configuration, device, workers, finished=finished)
     measure = functools.partial(estimate_cost, finished=finished, spread=True)
-    return cluster.once(device, measure, documents, configuration, device, cluster.workers(device))
+    named = cluster.named(device)
+    return cluster.once(device, measure, documents, configuration, named, cluster.workers(device))
 
 
 def _published(
@@ -151,12 +162,18 @@ def _published(
     """Build an artifact, and have it where it belongs: in the artifacts directory, or in the store.
 
     The nodes of a cluster may not share the directory; with a store, they write there.
+
+    Raises:
+        ConfigurationError: the place in the store holds another sketch.
+        EngineError: as `build_sketch`.
     """
     url = settings.artifacts.origin(location)
-    if url is not None and (there := find_published(url)) is not None:
+    if (there := _stored(url, configuration, documents)) is not None:
         steps = direction_steps(configuration, documents)
         progress(steps, steps)
         return there
+    if url is not None and drop_incomplete(settings.artifacts.path(location)):
+        logger.warning("The copy of %s that was here lacked files, and the store has no such artifact.", location)
     artifact = build(
         documents,
         configuration,
@@ -169,12 +186,20 @@ def _published(
     return upload(artifact, url) if url is not None and isinstance(artifact, Artifact) else artifact
 
 
-def _finished(settings: Settings, location: str) -> set[str]:
+def _finished(settings: Settings, location: str, configuration: SketchConfiguration, documents: Documents) -> set[str]:
     """Names of the tensor files that needn't be built."""
-    url = settings.artifacts.origin(location)
-    if url is not None and (there := find_published(url)) is not None:
-        return set(there.manifest.files)
-    return finished_files(settings.artifacts.path(location))
+    there = _stored(settings.artifacts.origin(location), configuration, documents)
+    return finished_files(settings.artifacts.path(location)) if there is None else set(there.manifest.files)
+
+
+def _stored(url: str | None, configuration: SketchConfiguration, documents: Documents) -> Published | None:
+    """The artifact at a place of the store, which is this sketch's."""
+    there = None if url is None else find_published(url)
+    if there is not None:
+        source = Source(fingerprint=documents.fingerprint, documents=len(documents), units=documents.unit_count)
+        execution = there.manifest.plan.execution
+        check_same_sketch(there.manifest, Plan(configuration=configuration, source=source, execution=execution))
+    return there
 
 
 def _workers(settings: Settings, configuration: SketchConfiguration, documents: Documents) -> int:

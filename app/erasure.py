@@ -105,21 +105,19 @@ def scrub(database: Database, settings: Settings, *, patience_seconds: float = _
     Raises:
         BusyError: they still are.
         SQLAlchemyError: the database is away.
-        OSError: a file can't be removed.
+        OSError: a file can't be removed; all else was.
         StoreError: the object store is away, or refuses.
     """
     with transaction(database, writes=False) as session:
         artifacts = catalog.erased_artifacts(session)
     places = settings.artifacts
-    files = sum(
-        supplements.remove(
-            places.path(one.location),
-            one.units,
-            url=places.origin(one.location),
-            patience_seconds=patience_seconds,
-        )
-        for one in artifacts
-    )
+    files, errors = 0, []
+    for one in artifacts:
+        path, url = places.path(one.location), places.origin(one.location)
+        try:
+            files += supplements.remove(path, one.units, url=url, patience_seconds=patience_seconds)
+        except OSError as error:
+            errors.append(error)
     until = time.monotonic() + patience_seconds
     if database.dialect.name == "sqlite":
         _rewrite_file(database, until)
@@ -127,6 +125,8 @@ def scrub(database: Database, settings: Settings, *, patience_seconds: float = _
         _wait_for_readers(database, until)
         for table in (*_TABLES, _STATISTICS):
             _rewrite_table(database, table, until)
+    if errors:
+        raise errors[0]
     return Scrubbed(files=files)
 
 

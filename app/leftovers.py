@@ -1,7 +1,7 @@
 """What lies among the artifacts and no row of the catalog names: given up, or left by killed builds.
 
 In the artifacts directory, and in the object store where there is one. The directory is then a copy: what goes from the
-store goes from it, too.
+store goes from it, too. From a store of another installation nothing is removed (`app.artifacts`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from app.artifacts import Artifacts
 from app.db import Database, transaction
 from engine.errors import ConfigurationError
 from engine.locations import Entry, ObjectStore
-from engine.remote import BUILDING, PLAN
-from engine.store import MANIFEST
-from engine.supplements import directory_at
+from engine.remote import BUILDING
+from engine.store import MANIFEST, PLAN
+from engine.supplement_file import is_file_name
+from engine.supplements import SUFFIX, directory_at
 from engine.workspace import is_being_built, lock_directory, workspace_of
 
 
@@ -49,23 +50,30 @@ class Leftover:
         return self.location if self.path is not None else f"{self.location} (in the store)"
 
 
-def find_leftovers(database: Database, artifacts: Artifacts, *, idle_seconds: float) -> list[Leftover]:
+def find_leftovers(
+    database: Database, artifacts: Artifacts, *, idle_seconds: float, installation: str | None = None
+) -> list[Leftover]:
     """Directories with files that belong to no version but deleted ones, in the order of their names; the store's last.
 
     A build writes its files before its row, and one that was killed goes on from them: what has changed lately, or is
     being worked in, isn't left over. Nor is a directory in which such ones lie: a stray file beside them stays. In the
-    store nothing is held that is being worked in, and what has other files in it than artifacts have isn't left over.
+    store nothing is held that is being worked in, and only what builds or retrains have left is left over: what has
+    other files in it, or nothing that tells it from other people's, isn't.
 
     Args:
         database: the catalog.
         artifacts: where they lie.
         idle_seconds: how long nothing may have changed in them.
+        installation: what its secret tells it by; needed where there is a store.
 
     Raises:
+        ConfigurationError: the store is another installation's, or doesn't say whose it is.
         StoreError: the store refuses, or is away.
     """
+    artifacts.check_owner(installation)
     directory = artifacts.directory
-    found = {path: _leftover(path, directory) for path in sorted(_directories_with_files(directory))}
+    looked = {path: _leftover(path, directory) for path in sorted(_directories_with_files(directory))}
+    found = {path: one for path, one in looked.items() if one is not None}  # else it went meanwhile
     stored = [] if artifacts.url is None else _stored(ObjectStore(artifacts.url))
     # After the look at the disk and the store: what was registered meanwhile is named.
     with transaction(database, writes=False) as session:
@@ -90,7 +98,12 @@ def find_leftovers(database: Database, artifacts: Artifacts, *, idle_seconds: fl
 
 
 def remove_leftovers(
-    database: Database, leftovers: Sequence[Leftover], artifacts: Artifacts, *, idle_seconds: float
+    database: Database,
+    leftovers: Sequence[Leftover],
+    artifacts: Artifacts,
+    *,
+    idle_seconds: float,
+    installation: str | None = None,
 ) -> list[Leftover]:
     """Remove directories that are still left over, and those above them that are empty then.
 
@@ -101,17 +114,19 @@ def remove_leftovers(
         leftovers: what was found, maybe a while ago.
         artifacts: where they lie.
         idle_seconds: how long nothing may have changed in them, as when they were found.
+        installation: as they were found.
 
     Returns:
         What was removed.
 
     Raises:
+        ConfigurationError: as `find_leftovers`.
         OSError: one can't be removed.
         StoreError: the store refuses, or is away.
     """
     asked = {one.name for one in leftovers}
-    still = [one for one in find_leftovers(database, artifacts, idle_seconds=idle_seconds) if one.name in asked]
-    return [one for one in still if _removed(database, one, artifacts)]
+    found = find_leftovers(database, artifacts, idle_seconds=idle_seconds, installation=installation)
+    return [one for one in found if one.name in asked and _removed(database, one, artifacts)]
 
 
 def _removed(database: Database, one: Leftover, artifacts: Artifacts) -> bool:
@@ -121,7 +136,7 @@ def _removed(database: Database, one: Leftover, artifacts: Artifacts) -> bool:
         return _removed_from_store(database, one, ObjectStore(artifacts.url))
     try:
         lock = lock_directory(one.path)
-    except ConfigurationError:
+    except (ConfigurationError, FileNotFoundError):  # it is worked in, or went meanwhile
         return False
     try:
         with transaction(database) as session:
@@ -144,8 +159,9 @@ def _removed_from_store(database: Database, one: Leftover, store: ObjectStore) -
             return False
         catalog.record(session, "artifact.remove", location=one.location)
     place = store.within(one.location)
-    for name in sorted(place.entries(), key=lambda name: name != MANIFEST):  # without its manifest it is no artifact
-        place.remove(name)
+    names = place.entries(hidden=True)
+    place.remove(MANIFEST)  # first: without it it is no artifact
+    place.remove(*names)
     return True
 
 
@@ -156,9 +172,12 @@ def _named(session: Session) -> set[str]:
 
 
 def _stored(store: ObjectStore) -> list[Leftover]:
-    """The directories of a store that hold what artifacts are made of, and nothing else, nor further directories."""
+    """The directories of a store that hold what artifacts are made of, and nothing else, nor further directories.
+
+    What a bucket that keeps versions has hidden counts: it goes, too.
+    """
     found: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
-    for name, entry in store.entries().items():
+    for name, entry in store.entries(hidden=True).items():
         directory, _, file = name.rpartition("/")
         if f"/{BUILDING}" in directory:
             directory, _, file = name.partition(f"/{BUILDING}")
@@ -167,13 +186,17 @@ def _stored(store: ObjectStore) -> list[Leftover]:
         _stored_leftover(location, entries.values())
         for location, entries in sorted(found.items())
         if location
-        and all(_is_ours(name) for name in entries)
+        and _is_ours(location, entries.keys())
         and not any(other.startswith(f"{location}/") for other in found)
     ]
 
 
-def _is_ours(name: str) -> bool:
-    return name in {MANIFEST, PLAN} or name.startswith("/") or name.endswith(".safetensors")
+def _is_ours(location: str, names: Collection[str]) -> bool:
+    """Whether a directory of a store holds a supplement, or a build's files; names in `.building` have a slash."""
+    if location.endswith(SUFFIX):
+        return all(map(is_file_name, names))
+    of_builds = {name for name in names if name in {MANIFEST, PLAN} or name.startswith("/")}
+    return bool(of_builds) and all(name.endswith(".safetensors") for name in set(names) - of_builds)
 
 
 def _stored_leftover(location: str, entries: Collection[Entry]) -> Leftover:
@@ -195,22 +218,38 @@ def _kept(session: Session, directory: Path) -> set[Path]:
 
 def _directories_with_files(directory: Path) -> Iterator[Path]:
     """Those in which no further ones lie: an artifact is one directory, and what is around it isn't its."""
-    if not directory.is_dir():
-        return
-    for path in directory.iterdir():
+    for path in _within(directory):
         if path.is_dir() and not path.is_symlink():
             within = list(_directories_with_files(path))
             if within:
                 yield from within
-            elif any(entry.is_file() for entry in path.iterdir()):
+            elif any(entry.is_file() for entry in _within(path)):
                 yield path
 
 
-def _leftover(path: Path, directory: Path) -> Leftover:
-    stats = [entry.stat() for entry in (path, *path.rglob("*"))]
+def _within(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # it went meanwhile
+        return []
+
+
+def _leftover(path: Path, directory: Path) -> Leftover | None:
+    """What is known of a directory; None where it isn't there any more. A build beside may write and rename in it."""
+    about = _about(path)
+    if about is None:
+        return None
+    entries = [found for entry in path.rglob("*") if (found := _about(entry)) is not None]
     return Leftover(
         path=path,
         location=path.relative_to(directory).as_posix(),
-        bytes=sum(stat.st_size for stat in stats[1:]),
-        idle_seconds=time.time() - max(stat.st_mtime for stat in stats),
+        bytes=sum(one.st_size for one in entries),
+        idle_seconds=time.time() - max(one.st_mtime for one in (about, *entries)),
     )
+
+
+def _about(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()  # a link may lead nowhere
+    except FileNotFoundError:
+        return None

@@ -43,6 +43,8 @@ class Secret:
         self._for_identities = hmac.digest(value, b"neverseen identities", "sha256")
         self._for_bodies = hmac.digest(value, b"neverseen request bodies", "sha256")
         self._for_credentials = hmac.digest(value, b"neverseen credentials", "sha256")
+        self.installation = hmac.digest(value, b"neverseen installation", "sha256").hex()
+        """Tells this installation from others, hexadecimal; nothing can be made with it."""
         seal_key = hmac.digest(sealing or value, b"neverseen seals", "sha256")
         self._sealing = Fernet(base64.urlsafe_b64encode(seal_key))
 

@@ -78,6 +78,8 @@ class Serving:
         self._news, self._stopping = threading.Event(), False
         self._away = False
         self._erased: dict[int, int] | None = None
+        self._removed: dict[int, int] = {}
+        self._unforgotten: str | None = None
         self._when_erased: list[Callable[[dict[int, int]], None]] = []
         self._sharing = Sharing(database, predictor, artifacts)
         self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
@@ -122,6 +124,8 @@ class Serving:
     def look(self) -> None:
         """Load what is current and isn't served yet, and serve it from then on; forget what was erased.
 
+        What can't be forgotten is said in the log, keeps nothing from serving, and is tried again at the next look.
+
         Raises:
             SQLAlchemyError: the catalog can't be read.
         """
@@ -132,7 +136,14 @@ class Serving:
             ]
             erased = catalog.erased_of_datasets(session)
             trained_on = catalog.erased_of_versions(session)
-        self._forget(erased, trained_on)
+        try:
+            self._forget(erased, trained_on)
+        except Exception as error:
+            if self._unforgotten != str(error):  # not at each look
+                logger.exception("What was erased isn't all forgotten here")
+            self._unforgotten = str(error)
+        else:
+            self._unforgotten = None
         self._predictor.forget_failures(but={artifact.label for _, artifact in current})
         for sketch, artifact in current:
             if self._served.get(sketch) != artifact.version_id and not self._failed_lately(sketch, artifact):
@@ -141,10 +152,14 @@ class Serving:
     def _forget(self, erased: dict[int, int], trained_on: Collection[int]) -> None:
         if self._erased not in (None, erased):
             self._predictor.forget_texts()
-        if erased and self._erased != erased:
-            self._sharing.erased()
         self._erased = erased
-        if erased:  # at each look: a question that began before it may have remembered since, and files go later
+        if not erased:
+            return
+        try:
+            if self._removed != erased:
+                self._sharing.erased()
+                self._removed = erased  # else not all files are gone
+        finally:  # at each look: a question that began before it may have remembered since, and files go later
             for forget in self._when_erased:
                 forget(erased)
             self._predictor.look_again(trained_on)

@@ -22,7 +22,8 @@ from app.artifacts import Artifacts
 from app.db import Database, transaction
 from app.predictor import Predictor
 from engine import supplements
-from engine.errors import ArtifactError
+from engine.errors import ArtifactError, StoreError
+from engine.refusals import is_passing
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Sharing:
         self._database, self._predictor, self._artifacts = database, predictor, artifacts
         self._news, self._stopping = threading.Event(), False
         self._looked_at_everything: float | None = None
+        self._erasures = 0
         self._away = False
         self._thread = threading.Thread(target=self._run, name="sharing", daemon=True)
 
@@ -70,15 +72,23 @@ class Sharing:
 
         Raises:
             SQLAlchemyError: the catalog can't be read.
+            OSError: a file can't be removed; all others were.
         """
         if self._artifacts.url is None:
             return
+        self._erasures += 1  # first: a look that goes on now began before
+        self._looked_at_everything = None
         with transaction(self._database, writes=False) as session:
             affected = catalog.erased_artifacts(session)
+        errors: list[OSError] = []
         for one in affected:
-            supplements.remove(self._artifacts.path(one.location), one.units)
-        self._looked_at_everything = None
+            try:
+                supplements.remove(self._artifacts.path(one.location), one.units)
+            except OSError as error:
+                errors.append(error)
         self._news.set()
+        if errors:
+            raise errors[0]
 
     def look(self) -> None:
         """Make the copies of what is current or resident equal to the store's; from time to time, of all.
@@ -86,10 +96,10 @@ class Sharing:
         Raises:
             SQLAlchemyError: the catalog can't be read.
             StoreError: the store refuses, or is away.
-            ArtifactError, OSError: a copy can't be written.
+            ArtifactError, OSError: a copy can't be written; all others are equal to the store's.
         """
         assert self._artifacts.url is not None
-        started, before = monotonic(), self._looked_at_everything
+        started, before, erasures = monotonic(), self._looked_at_everything, self._erasures
         with transaction(self._database, writes=False) as session:
             current = {version.location for version in catalog.current_versions(session)}
             erased = {one.location: one.units for one in catalog.erased_artifacts(session)}
@@ -99,10 +109,21 @@ class Sharing:
         if everything:
             wanted |= {self._artifacts.path(location): self._artifacts.origin(location) for location in erased}
         gone = {self._artifacts.path(location): units for location, units in erased.items()}
+        errors: list[ArtifactError | OSError] = []
         for path, url in wanted.items():
-            if url is not None:
+            if url is None:
+                continue
+            try:
                 _follow(path, url, gone.get(path, frozenset()))
-        if everything and self._looked_at_everything == before:  # else units were erased meanwhile
+            except StoreError as error:
+                if error.__cause__ is not None and is_passing(error.__cause__):
+                    raise  # it is away for the others, too
+                errors.append(error)
+            except (ArtifactError, OSError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        if everything and self._erasures == erasures:  # else units were erased meanwhile
             self._looked_at_everything = started
 
     def _run(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from app import catalog
 from app.db import Database, transaction
 from app.predictor import Artifact
+from app.secret import load_secret
 from app.serving import located
 from app.settings import Settings
 from engine import supplements
@@ -50,19 +51,22 @@ def upload_artifacts(database: Database, settings: Settings, *, tell: Tell = lam
     """
     if settings.artifacts_url is None:
         raise ConfigurationError("There is no store to put artifacts into: set NEVERSEEN_ARTIFACTS_URL.")
+    settings.artifacts.claim(load_secret(settings).installation)
     with transaction(database, writes=False) as session:
         named = [located(version, settings.artifacts) for version in catalog.kept_versions(session)]
         erased = {settings.artifacts.path(one.location): one.units for one in catalog.erased_artifacts(session)}
     versions, models, damaged = 0, 0, []
     for artifact in named:
-        if artifact.path in erased:
-            supplements.remove(artifact.path, erased[artifact.path])
         try:
+            if artifact.path in erased:
+                supplements.remove(artifact.path, erased[artifact.path])
             models += _uploaded(artifact)
         except StoreError:
             raise
-        except ArtifactError as error:
+        except (ArtifactError, ConfigurationError) as error:
             damaged.append(f"{artifact.label}: {error}")
+        except OSError as error:
+            damaged.append(f"{artifact.label}: a model without erased units can't be removed: {error.strerror}.")
         else:
             versions += 1
             tell(artifact.label)

@@ -16,6 +16,7 @@ from engine import evaluate as evaluation
 from engine import figures as paper
 from engine.cluster import retrain_on
 from engine.configuration import SketchConfiguration
+from engine.devices import here
 from engine.directions import Ensemble
 from engine.documents import Documents, read_documents
 from engine.errors import EngineError
@@ -29,7 +30,7 @@ from engine.sketch import build as build_sketch
 from engine.sketch import direction_steps
 from engine.stability import stability
 from engine.store import Artifact
-from engine.terminal import on_cluster, progress_bar, refuse
+from engine.terminal import OnCluster, on_cluster, progress_bar, refuse
 from engine.threads import use_one_thread
 from engine.train import TrainingConfiguration
 from engine.workers import worker_count
@@ -42,10 +43,6 @@ console = Console()
 Shuffle = Annotated[int | None, typer.Option(help="Shuffle the documents with this seed first.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first so many documents.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-OnCluster = Annotated[
-    str | None,
-    typer.Option("--cluster", help="Do the work on a Ray cluster: auto (the one that runs), local, or HOST:PORT."),
-]
 Output = Annotated[Path | None, typer.Option("--output", help="Write the figures as JSON here.")]
 
 
@@ -105,7 +102,8 @@ def build(
             chosen, configuration, destination, device=device, workers=workers, place=place, progress=progress
         )
     console.print(f"{artifact}: {done.manifest.size_bytes / 1e6:.1f} MB, checksum {done.checksum[:12]}")
-    if isinstance(done, Artifact) and (run := stability(ResidentSketch(done, device=device))) is not None:
+    beside = device if cluster is None else here(device)  # which needn't have what the nodes have
+    if isinstance(done, Artifact) and (run := stability(ResidentSketch(done, device=beside))) is not None:
         console.print(run.sentence, highlight=False)
 
 
@@ -127,7 +125,7 @@ def evaluate(
 ) -> None:
     """Compare estimates with fresh retrains, over random and coherent deletion sets."""
     chosen, _ = _chosen(documents, shuffle, limit)
-    sketch = ResidentSketch.open(artifact, device=device)
+    sketch = ResidentSketch.open(artifact, device=device if cluster is None else here(device))
     wanted = sizes or [size for size in (1, 10, 50, 100) if size < chosen.unit_count]
     sets = evaluation.random_sets(chosen, sizes=wanted, count=count, seed=seed) + evaluation.coherent_sets(chosen)
     measurements = [Measurement(text=text) for text in texts or chosen.texts[:8]]
@@ -142,7 +140,7 @@ def evaluate(
             sets,
             measurements,
             question=question,
-            retrain=retrain_on(place),
+            retrain=retrain_on(place, device),
             progress=progress,
         )
     console.print(evaluation.accuracy_table(figures, confidence))

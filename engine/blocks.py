@@ -6,6 +6,8 @@ on nothing but the configuration, the documents and its own directions.
 
 from __future__ import annotations
 
+import functools
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from engine.anchors import anchor_sets, pairs
-from engine.compiled import worth_fusing
+from engine.compiled import WORTHWHILE_WORK, worth_fusing
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
 from engine.directions import directions, planes
@@ -22,10 +24,10 @@ from engine.errors import ConfigurationError
 from engine.jet import Coefficient, Jet
 from engine.model import matrices
 from engine.native.groups import Code, Schedule, train_directions, train_models
-from engine.native.library import library
+from engine.native.library import library, target
 from engine.retrain import retrain
 from engine.store import PARAMETERS, Execution, File, Plan
-from engine.threads import one_thread
+from engine.threads import linear_algebra, one_thread
 from engine.train import Progress, Step, along_directions, constant_jets, schedule, train
 from engine.workers import Report, as_progress
 from engine.workspace import BlockFiles
@@ -88,9 +90,41 @@ def train_and_save(job: Job, block: Block, report: Report) -> File:
 
 def execution(configuration: SketchConfiguration, device: torch.device, work: int, *, native: bool = True) -> Execution:
     """How a build of so many direction·steps is carried out: by native code where that can be had, else by torch."""
+    native = native and _has_native_code(configuration, device)
+    fused = not native and worth_fusing(work, device.type)
+    return Execution(device=device.type, fused=fused, native=native, processor=processor(device, native=native))
+
+
+def nearest(configuration: SketchConfiguration, device: torch.device, wanted: Execution) -> Execution:
+    """What this machine can do that is nearest to a wanted execution: that itself, or what differs where it can't."""
+    native = wanted.native and _has_native_code(configuration, device)
+    return Execution(
+        device=device.type,
+        fused=wanted.fused and worth_fusing(WORTHWHILE_WORK, device.type),
+        native=native,
+        processor=processor(device, native=native) if wanted.processor else "",
+    )
+
+
+@functools.cache
+def processor(device: torch.device, *, native: bool) -> str:
+    """What of this machine decides the last bits of what is trained here; equal where these are equal.
+
+    Args:
+        device: that trains.
+        native: whether native code does.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    parts = [f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"]
+    parts += [f"OpenBLAS {name}" for name in linear_algebra()]  # which draws directions
+    parts += [target() or ""] if native else []
+    return ", ".join(parts)
+
+
+def _has_native_code(configuration: SketchConfiguration, device: torch.device) -> bool:
     kinds = ([2] if configuration.directions else []) + ([1] if configuration.axes else [])
-    native = native and device.type == "cpu" and all(code_for(configuration, planes=planes) for planes in kinds)
-    return Execution(device=device.type, fused=not native and worth_fusing(work, device.type), native=native)
+    return device.type == "cpu" and all(code_for(configuration, planes=planes) for planes in kinds)
 
 
 def code_for(configuration: SketchConfiguration, *, planes: int) -> Code | None:
@@ -261,6 +295,13 @@ def direction_probe(drawn: Tensor) -> list[tuple[float, float]]:
     """A few numbers of the first and the last direction, to tell later whether the same directions are drawn."""
     ends = [0, -1] if len(drawn) else []
     return [(number.real, number.imag) for end in ends for number in drawn[end, :4].tolist()]
+
+
+def probe_of(configuration: SketchConfiguration, units: int) -> list[tuple[float, float]]:
+    """The `direction_probe` of all directions, of which only the first and the last are drawn."""
+    count = configuration.directions
+    ends = [directions(configuration.ensemble, configuration.seed, units, at, at + 1) for at in (0, count - 1) if count]
+    return direction_probe(torch.cat(ends)) if ends else []
 
 
 def retrained_sets(configuration: SketchConfiguration, documents: Documents) -> list[tuple[int, ...]]:

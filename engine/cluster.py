@@ -19,8 +19,9 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
-from itertools import islice
+from itertools import count, islice
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
@@ -29,7 +30,8 @@ from torch import Tensor
 
 from engine.blocks import Job
 from engine.configuration import Block, SketchConfiguration
-from engine.connection import AUTO, LOCAL, connected
+from engine.connection import AUTO, LOCAL, connected, first_line
+from engine.devices import on_node
 from engine.documents import Documents
 from engine.errors import ConfigurationError, EngineError, WorkerError
 from engine.model import matrices
@@ -47,6 +49,7 @@ MOST_LOSSES: Final = 5
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.5
+_SILENT_SECONDS: Final = 30.0
 _TELLS_A_SECOND: Final = 1_000
 """What the tally takes from all tasks together without falling behind."""
 
@@ -70,6 +73,9 @@ class Cluster:
             ray: from `connected`.
         """
         self._ray = ray
+        self._silence = _Silence()
+        self._calls = count()  # of `once`
+        self._tally: _Tally | None = None  # of them
 
     @property
     def sentence(self) -> str:
@@ -90,6 +96,10 @@ class Cluster:
         """
         return self._slots(_resource(device))
 
+    def named(self, device: str) -> str:
+        """What a device is called on a node: "cuda", whatever its number is elsewhere."""
+        return on_node(device)
+
     def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
         """What a function gives on a node of the cluster.
 
@@ -102,8 +112,14 @@ class Cluster:
             EngineError: what the function refuses, or the cluster.
             WorkerError: the nodes that worked on it were lost.
         """
-        given = (version("neverseen"), call, function, None, 0.0, 0, arguments)
-        result: Result = self._result(self._task(device).remote(*given))
+        task = self._task(device)
+        tally = self._tally = self._tally or _Tally(self._ray, lambda work: None)
+        number, began = next(self._calls), time.monotonic()
+        reference = task.remote(version("neverseen"), call, function, tally.actor, 0.0, number, arguments)
+        while not self._ray.wait([reference], timeout=_POLL_SECONDS)[0]:
+            if tally.look([number]) and number not in tally.heard_of:
+                self._silence.look(_resource(device), self.workers(device), began)
+        result: Result = self._result(reference)
         return result
 
     def train_blocks(self, job: Job, blocks: Sequence[Block], *, report: Report) -> dict[str, File]:
@@ -123,6 +139,7 @@ class Cluster:
         """
         steps = len(job.documents) * job.plan.configuration.training.epochs
         work = [(block.stop - block.start) * steps for block in blocks]
+        job = replace(job, device=on_node(job.device))
         files = self._run(train_block, job, blocks, work=work, device=job.device, report=report)
         return {blocks[index].file: file for index, file in files.items()}
 
@@ -155,7 +172,7 @@ class Cluster:
             EngineError: what the cluster refuses.
             WorkerError: some models were lost too often.
         """
-        steps, done = len(documents) * configuration.training.epochs, 0
+        steps, done, device = len(documents) * configuration.training.epochs, 0, on_node(device)
 
         def report(work: int) -> None:
             nonlocal done
@@ -198,7 +215,7 @@ class Cluster:
         """
         if not parts:
             return {}
-        task, tally = self._task(device), _Tally(self._ray, report)
+        task, tally, began = self._task(device), _Tally(self._ray, report), time.monotonic()
         slots = self.workers(device)
         given = (version("neverseen"), function, self._ray.put(shared), tally.actor)
         waiting = iter(range(len(parts)))
@@ -206,7 +223,7 @@ class Cluster:
         results: dict[int, Result] = {}
         try:
             while len(results) < len(parts):
-                for index in islice(waiting, max(0, 2 * slots - len(running))):
+                for index in islice(waiting, max(0, 2 * max(1, slots) - len(running))):
                     pause = max(_POLL_SECONDS / 2, slots / _TELLS_A_SECOND)
                     running[task.remote(*given, pause, index, parts[index])] = index
                 finished, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
@@ -215,19 +232,22 @@ class Cluster:
                     results[index] = self._result(reference)
                     tally.count(index, work[index])
                 if tally.look(running.values()):
-                    slots = self._counted(device, slots)
+                    slots = self.counted(device, slots)
+                    if not results and not tally.heard_of:
+                        self._silence.look(_resource(device), slots, began)
             return results
         finally:
             tally.end()  # after Ctrl-C or an error, tasks that find it gone end, too
             if running:
                 self._ray.wait(list(running), num_returns=len(running), timeout=_GRACE_SECONDS)
 
-    def _counted(self, device: str, before: int) -> int:
+    def counted(self, device: str, before: int) -> int:
         """How many tasks are worked on at a time by now, since nodes come and go."""
         now = self.workers(device)
         if now < before:
-            logger.warning("%d of %d workers were lost; what they worked on is begun anew.", before - now, before)
-        return now or before
+            then = "what they worked on is begun anew" if now else "this waits for others"
+            logger.warning("%d of %d workers were lost; %s.", before - now, before, then)
+        return now
 
     def _task(self, device: str) -> Any:
         """The function that Ray calls, with what it needs.
@@ -248,15 +268,37 @@ class Cluster:
         except errors.RayTaskError as error:
             if isinstance(error.cause, EngineError):
                 raise error.cause from None
-            raise WorkerError(f"A node of the cluster can't do its work: {_first_line(error.cause)}") from error
+            raise WorkerError(f"A node of the cluster can't do its work: {_told(error.cause)}") from error
         except errors.RayError as error:
             raise WorkerError(
-                f"Work was lost with its node or its process, {1 + MOST_LOSSES} times at most: {_first_line(error)} "
+                f"Work was lost with its node or its process, {1 + MOST_LOSSES} times at most: {_told(error)} "
                 "Start again, it goes on."
             ) from error
 
     def _slots(self, resource: str) -> int:
         return int(self._ray.cluster_resources().get(resource, 0))
+
+
+class _Silence:
+    """Says once that nothing has started for long: else nothing tells a full cluster from work that is slow."""
+
+    def __init__(self) -> None:
+        """Of a cluster."""
+        self._said = False
+
+    def look(self, resource: str, slots: int, began: float) -> None:
+        """Nothing has started by now of what was handed over then, to a cluster with so many of the resource."""
+        if self._said or time.monotonic() - began < _SILENT_SECONDS:
+            return
+        self._said = True
+        logger.warning(
+            "Nothing has started for %.0f s: the cluster has %d %s%s, and other work may have them all, or its nodes "
+            "are slow to start. This waits; `ray status` tells.",
+            _SILENT_SECONDS,
+            slots,
+            resource,
+            "" if slots == 1 else "s",
+        )
 
 
 class _Tally:
@@ -271,6 +313,7 @@ class _Tally:
         self.actor: Any = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_actor_class()).remote()
         self._told: dict[int, int] = {}  # of parts that aren't finished
         self._news: Any = None
+        self.heard_of: set[int] = set()  # parts that have begun
         self._looked_at = time.monotonic()
 
     def count(self, index: int, work: int) -> None:
@@ -285,6 +328,7 @@ class _Tally:
             with contextlib.suppress(self._ray.exceptions.RayError):  # the actor was lost, and starts again
                 unfinished = frozenset(running)
                 for index, done in self._ray.get(self._news).items():
+                    self.heard_of.add(index)
                     if index in unfinished:
                         self._report(done - self._told.get(index, 0))
                         self._told[index] = done
@@ -322,9 +366,31 @@ def spread_over(address: str | None) -> AbstractContextManager[Cluster | None]:
     return nullcontext() if address is None else _cluster(address)
 
 
-def retrain_on(place: Cluster | None) -> Retrain:
-    """What retrains there; None is this machine."""
-    return retrain if place is None else place.retrain
+def retrain_on(place: Cluster | None, device_there: str) -> Retrain:
+    """What retrains at a place.
+
+    Args:
+        place: the cluster; None is this machine.
+        device_there: that the cluster retrains on, whatever this machine has for the rest.
+    """
+    if place is None:
+        return retrain
+    cluster = place
+
+    def spread(
+        documents: Documents,
+        configuration: SketchConfiguration,
+        deletion_sets: Sequence[Sequence[int]],
+        *,
+        batch: int = 64,
+        device: str = "",
+        workers: int = 1,
+        progress: Progress = lambda done, total: None,
+    ) -> dict[str, Tensor]:
+        given = (documents, configuration, deletion_sets)
+        return cluster.retrain(*given, batch=batch, device=device_there, workers=workers, progress=progress)
+
+    return spread
 
 
 @contextmanager
@@ -338,6 +404,5 @@ def _resource(device: str) -> str:
     return "GPU" if device.startswith("cuda") else "CPU"
 
 
-def _first_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+def _told(error: object) -> str:
+    return f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import logging
 import os
 import secrets
+import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigurationError
@@ -22,6 +26,9 @@ AUTO: Final = "auto"
 LOCAL: Final = "local"
 
 _REACHABLE_SECONDS: Final = 5.0
+_TERMINATED: Final = 128 + signal.SIGTERM
+_PREFIX: Final = "ns-"
+_LOCK: Final = "neverseen.lock"
 _HOW: Final = (
     "Start one: `ray start --head` on one machine, then what that prints, `ray start --address=…`, on the others. "
     "`--cluster local` is one on this machine, for the time of the command."
@@ -38,7 +45,7 @@ _OF_OUR_CLUSTERS: Final = {
 
 @contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
-    """Connect this process to a cluster while the block runs.
+    """Connect this process to a cluster while the block runs. SIGTERM ends the block in order meanwhile.
 
     Args:
         address: "auto" is the cluster that runs: RAY_ADDRESS, or what `ray start` has started on this machine. "local"
@@ -49,15 +56,15 @@ def connected(address: str) -> Iterator[ModuleType]:
         Ray.
 
     Raises:
-        ConfigurationError: Ray isn't installed, there is no such cluster, or it has another version of Ray or Python.
+        ConfigurationError: Ray isn't installed, there is no such cluster, this machine has no node of it, or it has
+            another version of Ray or Python.
+        SystemExit: SIGTERM came.
     """
     with ExitStack() as stack:
         options: dict[str, object] = {"address": address}
         if address == LOCAL:
-            # Not in /tmp/ray, where the logs of all clusters that ever were remain; sockets' paths must be short.
-            short = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 - the directory itself has a random name
-            place = tempfile.TemporaryDirectory(prefix="ns-", dir=short, ignore_cleanup_errors=True)
-            options |= {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": stack.enter_context(place)}
+            place = stack.enter_context(private_directory(_short_place()))
+            options |= {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": str(place / "r")}
             stack.enter_context(_environment(_OF_OUR_CLUSTERS | {"RAY_AUTH_TOKEN": _token()}))
         ray = load_ray()
         if ray.is_initialized():
@@ -65,13 +72,82 @@ def connected(address: str) -> Iterator[ModuleType]:
             return
         if address != LOCAL:
             _check_reachable(address)
+            _check_node(ray, address)
+        stack.enter_context(_ended_by_sigterm())  # a service's server, within, has a way of its own
         stack.callback(ray.shutdown)
         stack.enter_context(_quiet(ray))
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigurationError(_refusal(address, error)) from error
+        stack.enter_context(_ended_by_sigterm())  # again: Ray has put its own in the place
         yield ray
+
+
+@contextmanager
+def private_directory(parent: Path) -> Iterator[Path]:
+    """A directory for Ray's sockets and logs which nobody else enters, until the block ends.
+
+    Ray opens what it is given to everybody; so it gets a directory in this one. It isn't in /tmp/ray, where the logs of
+    all clusters that ever were remain. Those of processes that were killed are removed: nobody holds their lock any
+    more.
+
+    Args:
+        parent: where it is made, under a random name.
+    """
+    for left in parent.glob(f"{_PREFIX}*"):
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as name:
+        place = Path(name)
+        with (place / f"{_LOCK}.new").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            (place / f"{_LOCK}.new").rename(place / _LOCK)  # held from the first moment that it is there
+            yield place
+
+
+def _short_place() -> Path:
+    """Where directories are made: the paths of sockets must be short."""
+    short = Path("/tmp")  # noqa: S108 - what is made there has a random name, and is ours alone
+    return short if short.is_dir() else Path(tempfile.gettempdir())
+
+
+def _is_abandoned(directory: Path) -> bool:
+    """Whether a directory was made here, by this user, for a process that is gone."""
+    try:
+        found = directory.lstat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o777 != 0o700:
+            return False
+        with (directory / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # there is no lock, or somebody holds it
+        return False
+    return True
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end this process as an exception does, while the block runs; once, so that what follows is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    came = threading.Event()
+
+    def end(number: int, frame: object) -> NoReturn:
+        came.set()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except SystemExit:  # maybe through Ray, which makes another of it
+        if came.is_set():
+            raise SystemExit(_TERMINATED) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager
@@ -139,13 +215,46 @@ def _check_reachable(address: str) -> None:
         raise ConfigurationError(f"No Ray cluster answers at {address}. {_HOW}") from None
 
 
+def _check_node(ray: ModuleType, address: str) -> None:
+    """Refuse where this machine has no node of the cluster, as Ray's drivers need: Ray waits for one, and crashes.
+
+    There is no public way to ask before connecting. Where Ray has changed inside, it says so itself.
+    """
+    if address == AUTO:
+        address = os.environ.get("RAY_ADDRESS") or AUTO
+    if address == AUTO or "://" in address:
+        return
+    try:
+        nodes = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=_REACHABLE_SECONDS)  # noqa: SLF001
+        sockets = [node.raylet_socket_name for node in nodes.values() if node.state == 0]  # ALIVE
+    except Exception:  # noqa: BLE001 - whatever it is, connecting tells more
+        return
+    if sockets and not any(map(_answers, sockets)):
+        raise ConfigurationError(
+            f"This machine has no node of the cluster at {address}: run `ray start --address={address}` here, with "
+            "`--num-cpus 0` if it is not to work."
+        )
+
+
+def _answers(path: str) -> bool:
+    """Whether a process of this machine listens at a socket."""
+    with socket.socket(socket.AF_UNIX) as here:
+        here.settimeout(_REACHABLE_SECONDS)
+        try:
+            here.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 def _refusal(address: str, error: Exception) -> str:
     if isinstance(error, ConnectionError) and address == AUTO:
         return f"No Ray cluster runs here, and RAY_ADDRESS names none. {_HOW}"
-    told = " ".join(str(error).split()) if "mismatch" in str(error) else _first_line(error)
+    whole = " ".join(str(error).split()) if "mismatch" in str(error) else ""
+    told = whole or first_line(error) or type(error).__name__
     return f"The cluster can't be used: {told}"
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def first_line(error: object) -> str:
+    """Of what an error says, which may be a traceback; empty where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

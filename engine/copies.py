@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Final
 from engine.errors import ArtifactError
 from engine.locations import ObjectStore
 from engine.store import MANIFEST, Artifact, Manifest, open_artifact, parse_manifest, verify
+from engine.workspace import LOCK
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +84,11 @@ def fetch(
             return _opened(url, path, checksum, wanted)  # another process may have fetched it meanwhile
         except ArtifactError as error:
             logger.info("Fetching %s: %s", url, error)
-        for left in path.glob("*.part"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        try:
+            for left in path.glob("*.part"):  # by a process that was killed
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"The directory {path.name} can't be written: {error.strerror}.") from error
         content = _manifest(store, path, checksum)
         manifest = parse_manifest(content)
         for name in manifest.files if wanted is None else wanted:
@@ -94,6 +99,32 @@ def fetch(
         except OSError as error:
             raise ArtifactError(f"{MANIFEST} can't be written: {error.strerror}.") from error
         return _opened(url, path, checksum, wanted)
+
+
+def drop_incomplete(path: Path) -> bool:
+    """Remove a local copy that lacks files, as where the artifact is gone that it was of; whether that was done.
+
+    An artifact that was built here has all its files; what has them, and what has others, stays.
+
+    Raises:
+        ArtifactError: it can't be removed.
+    """
+    if not path.is_dir() or path.is_symlink():
+        return False
+    names = {file.name for file in path.iterdir()}
+    try:
+        needed = open_artifact(path, files=()).manifest.files.keys() if MANIFEST in names else None
+    except ArtifactError:
+        return False
+    others = [name for name in names - {MANIFEST, LOCK} if not name.endswith((".safetensors", ".part"))]
+    if others or (needed is not None and needed <= names):
+        return False
+    with _held(path):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise ArtifactError(f"The directory {path.name} can't be removed: {error.strerror}.") from error
+    return True
 
 
 def _opened(url: str, path: Path, checksum: str | None, files: frozenset[str] | None) -> Artifact:

@@ -7,6 +7,20 @@ import torch
 from engine.errors import ConfigurationError
 
 
+def on_node(name: str) -> str:
+    """What a device is called in a process of a cluster, which is shown the only one that it may use."""
+    return "cuda" if name.startswith("cuda") else name
+
+
+def here(name: str) -> str:
+    """The device of this name if this machine has it, else its processor: for what follows work that a cluster did."""
+    try:
+        torch_device(name)
+    except ConfigurationError:
+        return "cpu"
+    return name
+
+
 def torch_device(name: str) -> torch.device:
     """The device of this name.
 

@@ -12,9 +12,9 @@ once. Nothing is remembered of a store's listings.
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ import fsspec
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from engine.errors import ArtifactError, ConfigurationError, StoreError
-from engine.refusals import NO_BUCKET, MissingError, TornError, is_passing, refusal_of
+from engine.refusals import NO_BUCKET, MissingError, TornError, is_passing, is_unknown, refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,6 @@ _CLIENT_TRIES: Final = 2
 """Of a single request, by the client: a part of a large file is sooner sent again than the file. For how long a store
 may be away is decided here."""
 
-_CHUNK_BYTES: Final = 8 * 2**20
 _LONGEST_WAIT_SECONDS: Final = 15.0
 
 Result = TypeVar("Result")
@@ -72,7 +71,7 @@ def parse_location(text: str) -> Location:
     module, extra = _CLIENTS[parts.scheme]
     if find_spec(module) is None:
         raise ConfigurationError(f"{parts.scheme}:// needs the extra: pip install 'neverseen[{extra}]'.")
-    return text.rstrip("/")
+    return f"{parts.scheme}://{text.partition('://')[2].rstrip('/')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +85,30 @@ class Entry:
 
     bytes: int
     changed_at: datetime | None
+
+    def with_version(self, other: Entry) -> Entry:
+        """Of this and another version of the same object."""
+        times = [time for time in (self.changed_at, other.changed_at) if time is not None]
+        return Entry(bytes=self.bytes + other.bytes, changed_at=max(times, default=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Version:
+    """A version of an object, or the marker of S3 that it was removed.
+
+    Attributes:
+        path: bucket and name of the object.
+        version: by which it is known; "null" of objects without versions.
+        latest: whether it is what the name stands for.
+        marker: whether it says that the object was removed.
+        entry: its size, and when it was written.
+    """
+
+    path: str
+    version: str
+    latest: bool
+    marker: bool
+    entry: Entry
 
 
 @dataclass(frozen=True)
@@ -175,7 +198,7 @@ class ObjectStore:
             files.put_file(str(path), target)
             _compare(files, target, size)
 
-        self._write(name, put)
+        self._write(name, put, local=path)
 
     def download(self, name: str, path: Path) -> None:
         """Write an object to a file, which gets its name once all of it is there.
@@ -193,7 +216,8 @@ class ObjectStore:
                 raise TornError
 
         try:
-            self._persistently(f"{name} can't be read", get)
+            temporary.touch()  # so that what is wrong with the directory is known before the store is asked
+            self._persistently(f"{name} can't be read", get, local=temporary)
             temporary.rename(path)
         except MissingError as error:
             raise ArtifactError(f"{name} is missing in the store.") from error
@@ -203,28 +227,6 @@ class ObjectStore:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def digest(self, name: str) -> tuple[int, str]:
-        """Size and SHA-256 of an object, read from the store.
-
-        Raises:
-            ArtifactError: it isn't there.
-            StoreError: the store refuses, or is away.
-        """
-        files, path = self._opened(name)
-
-        def read() -> tuple[int, str]:
-            found, size = hashlib.sha256(), 0
-            with files.open(path, "rb", block_size=_CHUNK_BYTES, cache_type="readahead") as opened:
-                while chunk := opened.read(_CHUNK_BYTES):
-                    found.update(chunk)
-                    size += len(chunk)
-            return size, found.hexdigest()
-
-        try:
-            return self._persistently(f"{name} can't be read", read)
-        except MissingError as error:
-            raise ArtifactError(f"{name} is missing in the store.") from error
-
     def names(self) -> set[str]:
         """Names of the objects in it, not of those in directories in it.
 
@@ -233,22 +235,28 @@ class ObjectStore:
         """
         return {name for name in self.entries() if "/" not in name}
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self, *, hidden: bool = False) -> dict[str, Entry]:
         """All objects in it and in directories in it, by name: ``directory/name``.
 
+        Args:
+            hidden: whether to list those, too, of which a bucket that keeps versions has older ones only, with the
+                bytes of all versions.
+
         Raises:
-            StoreError: the store refuses, or is away.
+            StoreError: the store refuses, or is away; or an object has a name that no file can have.
         """
         files, path = self._opened()
         try:
+            versions = self._versions(f"{path}/") if hidden else None
+            if versions is not None:
+                return _named(path, ((one.path, one.entry) for one in versions))
             found = self._persistently("The store can't be listed", lambda: files.find(path, detail=True))
         except MissingError:
             return {}
-        return {
-            name.removeprefix(path).strip("/"): Entry(bytes=int(about["size"]), changed_at=_changed_at(about))
-            for name, about in found.items()
-            if name != path
-        }
+        return _named(
+            path,
+            ((name, Entry(bytes=int(about["size"]), changed_at=_changed_at(about))) for name, about in found.items()),
+        )
 
     def read_all(self) -> dict[str, bytes]:
         """The contents of the objects in it, by name; many at the same time.
@@ -280,18 +288,71 @@ class ObjectStore:
         except MissingError:
             return None
 
-    def remove(self, name: str) -> None:
-        """Remove an object, if it is there, with all versions of it that a bucket keeps.
+    def remove(self, *names: str) -> None:
+        """Remove objects, those of them that are there, with all versions that a bucket keeps.
+
+        Versions are listed first and removed one by one, the latest last. What can't be removed so isn't hidden either:
+        it is found again the next time.
 
         Raises:
             StoreError: the store refuses, or is away.
         """
-        files, path = self._opened(name)
-        of_s3 = self.url.startswith("s3:")
-        with contextlib.suppress(MissingError):
-            self._persistently(
-                f"{name} can't be removed", lambda: _remove_from_s3(files, path) if of_s3 else files.rm_file(path)
-            )
+        if not names:
+            return
+        files, path = self._opened()
+        wanted = {f"{path}/{name}" for name in names}
+        versions = self._versions(f"{path}/{names[0]}" if len(names) == 1 else f"{path}/")
+        if versions is not None:
+            self._remove_versions(one for one in versions if one.path in wanted)
+            return
+        for target in sorted(wanted):
+            with contextlib.suppress(MissingError):
+                self._persistently(
+                    f"{target.removeprefix(path)[1:]} can't be removed", functools.partial(files.rm_file, target)
+                )
+
+    def remove_hidden(self) -> None:
+        """Remove what a bucket that keeps versions keeps of objects that aren't there any more.
+
+        Raises:
+            StoreError: the store refuses, or is away.
+        """
+        _, path = self._opened()
+        versions = self._versions(f"{path}/") or []
+        there = {one.path for one in versions if one.latest and not one.marker}
+        self._remove_versions(one for one in versions if one.path not in there)
+
+    def _versions(self, prefix: str) -> list[_Version] | None:
+        """All versions of the objects whose names begin so, the latest ones last; None where a store knows none.
+
+        A bucket of S3 that never kept versions lists one of each object.
+        """
+        if not self.url.startswith("s3:"):
+            return None
+        files, _ = self._opened()
+
+        def listed() -> list[_Version] | None:
+            try:
+                return list(_versions_of_s3(files, prefix))
+            except OSError as error:
+                if is_unknown(error):  # to a store that keeps none
+                    return None
+                raise
+
+        try:
+            found = self._persistently("The store's versions can't be listed", listed)
+        except MissingError:
+            return []
+        # The latest of all is removed last: what is left when that fails is as visible as it was.
+        return None if found is None else sorted(found, key=lambda one: one.latest)
+
+    def _remove_versions(self, versions: Iterable[_Version]) -> None:
+        files, path = self._opened()
+        for one in versions:
+            bucket, key, _ = files.split_path(one.path)
+            remove = functools.partial(files.call_s3, "delete_object", Bucket=bucket, Key=key, VersionId=one.version)
+            with contextlib.suppress(MissingError):
+                self._persistently(f"{one.path.removeprefix(path)[1:]} can't be removed", remove)
 
     def _opened(self, name: str = "") -> tuple[Any, str]:
         """A client, and what it calls an object. Clients are kept by fsspec, one a thread."""
@@ -300,14 +361,20 @@ class ObjectStore:
             files.retries = _CLIENT_TRIES
         return files, f"{path}/{name}" if name else path
 
-    def _write(self, name: str, put: Callable[[], Result]) -> Result:
+    def _write(self, name: str, put: Callable[[], Result], *, local: Path | None = None) -> Result:
         try:
-            return self._persistently(f"{name} can't be written", put)
+            return self._persistently(f"{name} can't be written", put, local=local)
         except MissingError as error:
             raise StoreError(f"{name} can't be written: {NO_BUCKET}") from error
 
-    def _persistently(self, what: str, act: Callable[[], Result]) -> Result:
-        """Do something, again while the store is away."""
+    def _persistently(self, what: str, act: Callable[[], Result], *, local: Path | None = None) -> Result:
+        """Do something, again while the store is away.
+
+        Args:
+            what: can't be done where it fails, in words.
+            act: does it.
+            local: a file of this machine that takes part: what is wrong with it is no refusal of the store's.
+        """
 
         def tell(state: RetryCallState) -> None:
             assert state.outcome is not None
@@ -324,7 +391,8 @@ class ObjectStore:
         try:
             return attempts(act)
         except Exception as error:
-            if (refusal := refusal_of(what, error)) is None:
+            of_file = isinstance(error, OSError) and local is not None and error.filename == str(local)
+            if of_file or (refusal := refusal_of(what, error)) is None:
                 raise
             raise refusal from error
 
@@ -348,16 +416,42 @@ def _compare(files: Any, path: str, size: int) -> None:
         raise TornError
 
 
-def _remove_from_s3(files: Any, path: str) -> None:
-    """Remove an object, and the versions of it where the bucket keeps them: deleting only hides these."""
-    bucket, key, _ = files.split_path(path)
-    hidden = files.call_s3("delete_object", Bucket=bucket, Key=key).get("DeleteMarker", False)
-    while hidden:
-        found = files.call_s3("list_object_versions", Bucket=bucket, Prefix=key)
-        kept = [one for one in (*found.get("Versions", ()), *found.get("DeleteMarkers", ())) if one["Key"] == key]
-        for one in kept:
-            files.call_s3("delete_object", Bucket=bucket, Key=key, VersionId=one["VersionId"])
-        hidden = bool(kept)
+def _versions_of_s3(files: Any, prefix: str) -> Iterator[_Version]:
+    """All versions of the objects whose names begin so, as they are listed: of each the latest first."""
+    bucket, key, _ = files.split_path(prefix)
+    place: dict[str, str] = {}
+    while True:
+        found = files.call_s3("list_object_versions", Bucket=bucket, Prefix=key, **place)
+        for kind in ("Versions", "DeleteMarkers"):
+            for one in found.get(kind, ()):
+                yield _Version(
+                    path=f"{bucket}/{one['Key']}",
+                    version=one["VersionId"],
+                    latest=one["IsLatest"],
+                    marker=kind == "DeleteMarkers",
+                    entry=Entry(bytes=one.get("Size", 0), changed_at=_changed_at(one)),
+                )
+        if not found.get("IsTruncated"):
+            return
+        place = {"KeyMarker": found["NextKeyMarker"], "VersionIdMarker": found.get("NextVersionIdMarker", "")}
+
+
+def _named(path: str, found: Iterable[tuple[str, Entry]]) -> dict[str, Entry]:
+    """Objects by their names within a directory; those that only stand for directories aren't any.
+
+    Raises:
+        StoreError: a name leads elsewhere.
+    """
+    entries: dict[str, Entry] = {}
+    for whole, entry in found:
+        name = whole.removeprefix(f"{path}/")
+        if whole == path or not name or name.endswith("/"):
+            continue
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise StoreError(f"The store holds an object that no file can be named like, {name!r}: remove it there.")
+        before = entries.get(name)
+        entries[name] = entry if before is None else before.with_version(entry)
+    return entries
 
 
 def _changed_at(about: dict[str, Any]) -> datetime | None:

@@ -11,6 +11,9 @@ from typing import Final
 from engine.errors import StoreError
 
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429})
+_UNKNOWN_STATUSES: Final = frozenset({501, 505})
+"""Of what a server doesn't know, and won't the next time."""
+
 _PASSING_CODES: Final = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"})
 """What S3 says with status 400 of a request that was spoilt on its way."""
 
@@ -58,8 +61,14 @@ def is_passing(error: BaseException) -> bool:
         return True
     code, status = _said(error)
     if status is not None:
-        return status >= 500 or status in _PASSING_STATUSES or code in _PASSING_CODES
+        failed = status >= 500 and status not in _UNKNOWN_STATUSES
+        return failed or status in _PASSING_STATUSES or code in _PASSING_CODES
     return bool(_classes(error) & _PASSING_CLASSES) or (isinstance(error, OSError) and error.errno in _PASSING_NUMBERS)
+
+
+def is_unknown(error: BaseException) -> bool:
+    """Whether a store says that it doesn't have what it was asked to do."""
+    return _said(error)[1] in _UNKNOWN_STATUSES
 
 
 def refusal_of(what: str, error: Exception) -> Exception | None:

@@ -8,7 +8,10 @@
 Object stores have no rename and no locks. So the files of a build lie where they belong from the beginning, and the
 manifest, written last and only where there is none, makes them an artifact. What is in `.building` makes sure that
 plans don't mix: a file is finished for a plan once its notice is there, which comes after it, and a build whose place
-another plan has taken ends at its next file. Two builds of one plan write the same bits, and one manifest.
+another plan has taken ends at its next file. Of two builds of one plan each takes what the other has finished, and
+what one has published is the artifact of both; after that nothing is written.
+
+Nothing is removed but what builds have written. A place that holds other things is refused.
 
 Whoever opens an artifact of a store opens a local copy: `engine.copies`.
 """
@@ -18,9 +21,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +36,14 @@ from engine.errors import ArtifactError, ConfigurationError
 from engine.locations import PATIENCE_SECONDS, Location, ObjectStore
 from engine.store import (
     MANIFEST,
+    PARAMETERS,
+    PLAN,
     Artifact,
     File,
     Manifest,
     Plan,
     parse_manifest,
+    plan_digest,
     serialised_manifest,
     serialised_plan,
 )
@@ -44,12 +51,18 @@ from engine.workspace import BlockFiles, Workspace
 
 logger = logging.getLogger(__name__)
 
-PLAN: Final = "plan.json"
 BUILDING: Final = ".building"
 
 _NOTICE: Final = ".json"
-_DIGEST_LENGTH: Final = 16
 _FILE: Final = TypeAdapter(File)
+
+_OF_BUILDS: Final = re.compile(
+    rf"{re.escape(PLAN)}|{re.escape(PARAMETERS)}|(axes|directions|retrained)-\d{{5,}}\.safetensors"
+    rf"|{re.escape(BUILDING)}/[0-9a-f]+(\.seconds|/[^/]+{re.escape(_NOTICE)})"
+)
+"""Names of what a build writes, whatever its plan, but for the manifest."""
+
+_TAKEN: Final = "Another build has taken this place; wait for it, or choose another."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,45 +101,77 @@ class RemoteFiles:
         """Size and SHA-256 of a finished file; None where it isn't finished.
 
         Raises:
+            ConfigurationError: another build has taken the place, or it was removed.
             StoreError: the store refuses, or is away.
         """
         file = _noticed(self.notices.find(name + _NOTICE))
-        return file if file is not None and self.store.size(name) == file.bytes else None
+        if file is not None and self.store.size(name) == file.bytes:
+            return file
+        published = self.published()
+        return None if published is None else published.files.get(name)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
-        """Write a safetensors file, whole or not at all; its size and SHA-256.
+        """Write a safetensors file, whole or not at all, unless a twin has; size and SHA-256 of what is there.
 
         Raises:
-            ConfigurationError: another build has taken the place.
+            ConfigurationError: another build has taken the place, or it was removed.
             StoreError: the store refuses, or is away.
         """
+        finished = self.find(name)
+        if finished is not None:
+            return finished
         content = save({key: tensor.contiguous().cpu() for key, tensor in tensors.items()})
         file = File(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        self.check_place()
         self.store.write(name, content)
         self._finish(name, file)
         return file
 
     def upload(self, name: str, path: Path, file: File) -> None:
-        """Write what lies on the disk, and is so large and has this SHA-256.
+        """Write what lies on the disk, and is so large and has this SHA-256, unless that is there.
 
         Raises:
             ConfigurationError, StoreError: as `save`.
+            OSError: the file can't be read.
         """
-        self.check_place()
+        finished = self.find(name)
+        if finished == file:
+            return
+        if finished is not None:  # of a twin that rounds otherwise: it isn't finished any more, unless it is published
+            if self.published() is not None:
+                return
+            self.notices.remove(name + _NOTICE)
         self.store.upload(path, name)
         self._finish(name, file)
 
-    def check_place(self) -> None:
-        """Make sure that no build of another plan works here.
+    def published(self) -> Manifest | None:
+        """What a twin has published here; None while none has, and the place is this plan's.
 
         Raises:
-            ConfigurationError: one does.
+            ArtifactError: what is there is damaged.
+            ConfigurationError: another build has taken the place, or published there; or it was removed.
             StoreError: the store refuses, or is away.
         """
         found = self.store.find(PLAN)
-        if found is not None and _digest(found) != self.plan:
-            raise ConfigurationError("Another build has taken this place; wait for it, or choose another.")
+        if found is not None:
+            if plan_digest(found) != self.plan:
+                raise ConfigurationError(_TAKEN)
+            return None
+        content = self.store.find(MANIFEST)  # it comes before the plan goes
+        if content is None:
+            raise ConfigurationError("What was built here was removed meanwhile; start the build again.")
+        return self.adopt(content)
+
+    def adopt(self, content: bytes) -> Manifest:
+        """A manifest that is there, as that of a twin.
+
+        Raises:
+            ArtifactError: it is damaged.
+            ConfigurationError: it is of another plan.
+        """
+        manifest = parse_manifest(content)
+        if plan_digest(serialised_plan(manifest.plan)) != self.plan:
+            raise ConfigurationError("An artifact has this place; choose another, or remove it first.")
+        return manifest
 
     def _finish(self, name: str, file: File) -> None:
         self.notices.write(name + _NOTICE, _FILE.dump_json(file))
@@ -139,22 +184,27 @@ class RemoteWorkspace:
     """
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
-        """Open the place of an artifact; what another plan left there is removed.
+        """Open the place of an artifact; what another plan left there is removed. What a twin has published is adopted.
 
         Raises:
-            ConfigurationError: an artifact is there.
+            ArtifactError: what is there is damaged.
+            ConfigurationError: the artifact of another plan is there, or other things.
             StoreError: the store refuses, or is away.
         """
         self._store = store
         serialised = serialised_plan(plan)
-        self._files = RemoteFiles(store, _digest(serialised))
+        self._files = RemoteFiles(store, plan_digest(serialised))
         entries = store.entries()
         if MANIFEST in entries:
-            raise ConfigurationError("An artifact has this place; choose another, or remove it first.")
+            self._finished = dict(self._files.adopt(store.read(MANIFEST)).files)
+            return
+        if not all(map(_OF_BUILDS.fullmatch, entries)):
+            raise ConfigurationError("The destination holds other things; choose another place.")
         if store.find(PLAN) != serialised:
-            store.write(PLAN, serialised)  # first, so that who works here stops
-            for name in entries.keys() - {PLAN}:
-                store.remove(name)
+            # Notices go before there is a plan that believes them, then the plan is told, so that who works here stops.
+            store.remove(*_within_building(entries))
+            store.write(PLAN, serialised)
+            store.remove(*(entries.keys() - {PLAN} - _within_building(entries)))
         self._finished = self._noticed()
 
     def __enter__(self) -> RemoteWorkspace:
@@ -186,6 +236,7 @@ class RemoteWorkspace:
 
         Raises:
             ConfigurationError, StoreError: as `RemoteFiles.save`.
+            OSError: the file can't be read.
         """
         if self._finished.get(name) != file:
             self._files.upload(name, path, file)
@@ -199,17 +250,23 @@ class RemoteWorkspace:
         """
         return dict(sorted({**self._noticed(), **self._finished, **(known or {})}.items()))
 
-    def seconds(self, more: float = 0.0) -> float:
+    def seconds(self, more: float = 0.0, *, patiently: bool = True) -> float:
         """Wall time spent so far over all attempts, after adding some.
+
+        Args:
+            more: to add.
+            patiently: whether to try again while the store is away.
 
         Raises:
             StoreError: the store refuses, or is away.
         """
         name = f"{BUILDING}/{self._files.plan}.seconds"
-        found = self._store.find(name)
+        store = self._store if patiently else replace(self._store, patience_seconds=0.0)
+        found = store.find(name)
         spent = float(json.loads(found)) if found else 0.0
-        if more:
-            self._store.write(name, json.dumps(spent + more).encode())
+        plan = store.find(PLAN) if more else None
+        if plan is not None and plan_digest(plan) == self._files.plan:  # else the place isn't this plan's any more
+            store.write(name, json.dumps(spent + more).encode())
         return spent + more
 
     def publish(self, manifest: Manifest, *, content: bytes | None = None) -> Published:
@@ -221,23 +278,32 @@ class RemoteWorkspace:
 
         Raises:
             ArtifactError: a file isn't as the manifest says.
-            ConfigurationError: another build has taken the place.
+            ConfigurationError: another build has taken the place, or it was removed.
             StoreError: the store refuses, or is away.
         """
         content = content or serialised_manifest(manifest)
+        # The first look is for stores that write over what is there whatever they are asked, too.
+        there = self._store.find(MANIFEST)
+        if there is None and self._files.published() is None:
+            noticed = self._noticed()
+            for name, file in manifest.files.items():
+                if noticed.get(name) != file:
+                    raise ArtifactError(
+                        f"{name} isn't in the store as it was written; start the build again, it goes on."
+                    )
+            if self._store.create(MANIFEST, content):
+                there = content
+        there = there or self._store.read(MANIFEST)
+        published = self._files.adopt(there)
+        self._clear(published)
+        return Published(url=self._store.url, manifest=published, checksum=hashlib.sha256(there).hexdigest())
+
+    def _clear(self, published: Manifest) -> None:
+        """Remove what builds have left beside an artifact; the plan first, so that a twin sees that it is one."""
         entries = self._store.entries()
-        for name, file in manifest.files.items():
-            if name not in entries or entries[name].bytes != file.bytes:
-                raise ArtifactError(f"{name} isn't in the store as it was written; start the build again, it goes on.")
-        self._files.check_place()
-        # The first look is for stores that write over what is there whatever they are asked.
-        if MANIFEST in entries or not self._store.create(MANIFEST, content):
-            content = self._store.read(MANIFEST)
-            if parse_manifest(content).files != manifest.files:
-                raise ConfigurationError("Another build has published here meanwhile; choose another place.")
-        for name in entries.keys() - {MANIFEST} - manifest.files.keys():
-            self._store.remove(name)
-        return _published(self._store, content)
+        self._store.remove(*({PLAN} & entries.keys()))
+        left = {name for name in entries if _OF_BUILDS.fullmatch(name)}
+        self._store.remove(*(left - published.files.keys() - {PLAN}))
 
     def _noticed(self) -> dict[str, File]:
         """The finished files of the plan."""
@@ -314,12 +380,12 @@ def _published(store: ObjectStore, content: bytes) -> Published:
     return Published(url=store.url, manifest=parse_manifest(content), checksum=hashlib.sha256(content).hexdigest())
 
 
+def _within_building(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.startswith(f"{BUILDING}/")}
+
+
 def _noticed(content: bytes | None) -> File | None:
     try:
         return None if content is None else _FILE.validate_json(content)
     except ValidationError:
         return None  # the file is written again
-
-
-def _digest(serialised: bytes) -> str:
-    return hashlib.sha256(serialised).hexdigest()[:_DIGEST_LENGTH]

@@ -22,23 +22,39 @@ from typing import Protocol, TypeVar, overload
 import numpy as np
 import torch
 
-from engine.blocks import Job, direction_probe, draw_directions, execution, train_and_save, train_parameters
+from engine.blocks import Job, execution, nearest, probe_of, train_and_save, train_parameters
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
 from engine.documents import Documents
-from engine.errors import ArtifactError, ConfigurationError
-from engine.locations import Location
+from engine.errors import ArtifactError, ConfigurationError, StoreError
+from engine.locations import Location, ObjectStore
 from engine.remote import Published, RemoteWorkspace, check_same_sketch, find_published, open_workspace
-from engine.store import MANIFEST, PARAMETERS, Artifact, Execution, File, Manifest, Plan, Source, open_artifact
+from engine.store import (
+    MANIFEST,
+    PARAMETERS,
+    PLAN,
+    Artifact,
+    Execution,
+    File,
+    Manifest,
+    Plan,
+    Source,
+    open_artifact,
+    parse_plan,
+)
 from engine.train import Progress
 from engine.workers import Report, train_blocks
-from engine.workspace import Workspace
+from engine.workspace import Workspace, finished_files, workspace_of
 
 Result = TypeVar("Result")
 
 
 class Place(Protocol):
     """Where the work of a build is done: `Here`, or `engine.cluster.Cluster`."""
+
+    def named(self, device: str) -> str:
+        """What a device is called where the work is done: a process of a cluster has one, and no number for it."""
+        ...
 
     def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
         """What a function gives where the work is done, which may be another machine than this one.
@@ -69,6 +85,10 @@ class Here:
     """This machine: threads or processes, `workers` of them."""
 
     workers: int = 1
+
+    def named(self, device: str) -> str:
+        """As it is."""
+        return device
 
     def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
         """What the function gives."""
@@ -138,36 +158,40 @@ def build(
         The artifact; in an object store, where it is.
 
     Raises:
-        ConfigurationError: the device isn't there, another process builds the same, or another artifact has the place.
+        ConfigurationError: the device isn't there, another process builds the same, another artifact has the place, or
+            what was built there so far can't be gone on with to the bit where the work is to be done now.
         ArtifactError: the artifact that has the place is damaged, or it can't be written.
         WorkerError: a worker was lost.
     """
     place = place or Here(workers=workers)
     destination = destination.absolute() if isinstance(destination, Path) else destination
-    work = direction_steps(configuration, documents)
-    plan = Plan(
-        configuration=configuration,
-        source=Source(fingerprint=documents.fingerprint, documents=len(documents), units=documents.unit_count),
-        execution=place.once(device, _execution, configuration, device, work, native),
-    )
-    if (found := _existing(destination, plan)) is not None:
+    work, device = direction_steps(configuration, documents), place.named(device)
+    source = Source(fingerprint=documents.fingerprint, documents=len(documents), units=documents.unit_count)
+    if (found := _existing(destination, configuration, source)) is not None:
         progress(work, work)
         return found
+    begun = _begun(destination, configuration, source)
+    execution = place.once(device, _execution, configuration, device, work, native, begun)
+    if begun is not None and begun != execution:
+        raise ConfigurationError(_otherwise(destination, begun, execution))
+    plan = Plan(configuration=configuration, source=source, execution=execution)
     with open_workspace(destination, plan) as workspace:
         started = time.monotonic()
         job = Job(plan=plan, documents=documents, files=workspace.files, device=device)
         try:
             known = _fill(workspace, job, place, progress)
-        except BaseException:
-            with contextlib.suppress(ArtifactError):  # the disk may be what failed; the first error is the one to tell
-                workspace.seconds(time.monotonic() - started)
+        except BaseException as error:
+            # A store that is away would have to be waited for again, and nobody waits after Ctrl-C.
+            if isinstance(workspace, Workspace) or (isinstance(error, Exception) and not isinstance(error, StoreError)):
+                with contextlib.suppress(ArtifactError):  # the disk may be what failed; the first error is to be told
+                    workspace.seconds(time.monotonic() - started, patiently=False)
             raise
         spent = workspace.seconds(time.monotonic() - started)
         return workspace.publish(
             Manifest(
                 plan=plan,
                 shapes=configuration.model.shapes,
-                direction_probe=direction_probe(draw_directions(configuration, documents.unit_count)),
+                direction_probe=probe_of(configuration, documents.unit_count),
                 files=dict(sorted({**workspace.describe(known), **known}.items())),
                 versions=place.once(device, _versions),
                 build_seconds=spent,
@@ -182,8 +206,15 @@ def direction_steps(configuration: SketchConfiguration, documents: Documents) ->
     return together * len(documents) * configuration.training.epochs
 
 
-def _execution(configuration: SketchConfiguration, device: str, work: int, native: bool) -> Execution:
-    return execution(configuration, torch_device(device), work, native=native)
+def _execution(
+    configuration: SketchConfiguration, device: str, work: int, native: bool, begun: Execution | None
+) -> Execution:
+    """How to build: as it was begun, if that can be done here, else as is best here."""
+    place = torch_device(device)
+    best = execution(configuration, place, work, native=native)
+    if begun is None or (begun.native and not native) or nearest(configuration, place, begun) != begun:
+        return best
+    return begun
 
 
 def _versions() -> dict[str, str]:
@@ -216,8 +247,8 @@ def _fill(workspace: Workspace | RemoteWorkspace, job: Job, place: Place, progre
     return {**known, **place.train_blocks(job, missing, report=report)}
 
 
-def _existing(destination: Location, plan: Plan) -> Artifact | Published | None:
-    """The artifact that has the place, if it is of the same plan."""
+def _existing(destination: Location, configuration: SketchConfiguration, source: Source) -> Artifact | Published | None:
+    """The artifact that has the place, if it is of the same sketch."""
     found: Artifact | Published | None = None
     if isinstance(destination, str):
         found = find_published(destination)
@@ -226,5 +257,31 @@ def _existing(destination: Location, plan: Plan) -> Artifact | Published | None:
             raise ConfigurationError("The destination exists and is no artifact; choose another place.")
         found = open_artifact(destination)
     if found is not None:
-        check_same_sketch(found.manifest, plan)
+        check_same_sketch(
+            found.manifest, Plan(configuration=configuration, source=source, execution=found.manifest.plan.execution)
+        )
     return found
+
+
+def _begun(destination: Location, configuration: SketchConfiguration, source: Source) -> Execution | None:
+    """How an unfinished build of the same sketch was executed, of which blocks are there; None where there is none."""
+    content: bytes | None = None
+    if isinstance(destination, str):
+        store = ObjectStore(destination)
+        if any(name.endswith(".safetensors") for name in store.names()):
+            content = store.find(PLAN)
+    elif finished_files(destination):
+        with contextlib.suppress(OSError):
+            content = (workspace_of(destination) / PLAN).read_bytes()
+    plan = None if content is None else parse_plan(content)
+    if plan is None or (plan.configuration, plan.source) != (configuration, source) or not plan.execution.processor:
+        return None
+    return plan.execution
+
+
+def _otherwise(destination: Location, begun: Execution, here: Execution) -> str:
+    place = destination if isinstance(destination, str) else workspace_of(destination).name
+    return (
+        f"This build was begun {begun.sentence}, and would go on {here.sentence}: the last bits would differ, and its "
+        f"finished blocks would be lost. Go on where it was begun, or remove {place} to begin anew."
+    )

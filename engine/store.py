@@ -8,9 +8,9 @@
 Directions aren't stored: they are drawn again from the seed, and the manifest holds a few of their numbers to tell
 whether that worked. Texts of documents aren't stored either, only their fingerprint.
 
-A build works in a sibling directory, ``<name>.partial``; every file in it is complete once it has its name, and the
-last act renames the directory. Afterwards nothing is ever changed. On opening, every file is compared with its
-checksum, then memory-mapped.
+A build works in a sibling directory, ``<name>.partial`` (`engine.workspace`); every file in it is complete once it has
+its name, and the last act renames the directory. Afterwards nothing is ever changed. On opening, every file is compared
+with its checksum, then memory-mapped.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from engine.errors import ArtifactError, ConfigurationError
 FORMAT: Literal["neverseen-sketch"] = "neverseen-sketch"
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
 PARAMETERS = "parameters.safetensors"
 
 
@@ -55,11 +56,19 @@ class Execution:
         device: "cpu" or "cuda".
         fused: whether torch compiles the optimiser's update.
         native: whether native code trains, and not torch.
+        processor: what of the machine decides them, for people to compare: `engine.blocks.processor`.
     """
 
     device: str
     fused: bool
     native: bool = False  # artifacts that don't say were made before there was such code
+    processor: str = ""  # artifacts that don't say are of any
+
+    @property
+    def sentence(self) -> str:
+        """Part of one, for people."""
+        how = "native code" if self.native else "compiled torch" if self.fused else "torch"
+        return f"by {how} on {self.device} ({self.processor or 'not said which'})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +191,7 @@ def save_tensors(
     *,
     metadata: dict[str, str] | None = None,
     temporary: Path | None = None,
+    name: str | None = None,
 ) -> None:
     """Write a safetensors file; it gets its name once it is on disk.
 
@@ -190,6 +200,7 @@ def save_tensors(
         tensors: what it holds.
         metadata: of the file.
         temporary: its name till then, on the same file system; another one for each of several writers.
+        name: what people call it.
 
     Raises:
         ArtifactError: no space, or no right to write.
@@ -201,12 +212,25 @@ def save_tensors(
         temporary.rename(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise ArtifactError(f"{path.name} can't be written: {reason(error)}.") from error
+        raise ArtifactError(f"{name or path.name} can't be written: {reason(error)}.") from error
 
 
 def serialised_plan(plan: Plan) -> bytes:
     """A plan as it lies beside what is being built."""
     return _PLAN.dump_json(plan, indent=2)
+
+
+def parse_plan(content: bytes) -> Plan | None:
+    """The plan that lies beside what is being built; None where it is none of this release."""
+    try:
+        return _PLAN.validate_json(content)
+    except (ValidationError, ConfigurationError):
+        return None
+
+
+def plan_digest(serialised: bytes) -> str:
+    """What tells files of one plan from those of another."""
+    return hashlib.sha256(serialised).hexdigest()[:16]
 
 
 def serialised_manifest(manifest: Manifest) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -27,11 +28,18 @@ FORMAT: Final = "neverseen-supplement"
 FORMAT_VERSION: Final = "1"
 ENDING: Final = ".safetensors"
 
+_NAME: Final = re.compile(rf"[0-9a-f]{{64}}{re.escape(ENDING)}")
+
 
 def file_name(checksum: str, units: Sequence[int]) -> str:
     """The name of the file of a deletion set, beside the artifact of this checksum."""
     content = json.dumps([checksum, sorted(units)])
     return hashlib.sha256(content.encode()).hexdigest() + ENDING
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file of a supplement can be named so; no other name is taken from a store."""
+    return _NAME.fullmatch(name) is not None
 
 
 def contents(artifact: Artifact, units: Sequence[int], model: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,7 +9,8 @@ from serving, and adding its deletion set again replaces it.
 
 The supplement of an artifact of an object store lies there, too, at ``<url>.anchors/<file>``, and the directory is a
 copy: what is added is written to the store first, `synchronise` makes the copy what the store has, no more and no less,
-and what is removed goes from both.
+and what is removed goes from both. That it is a copy, and of what, is said by a file in it, ``copy-of``: without that
+nothing is dropped, since what was retrained before there was a store is there only, until `share` puts it into it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -39,17 +40,21 @@ from engine.question import check_units
 from engine.retrain import Retrain
 from engine.retrain import retrain as retrain_here
 from engine.store import Artifact, save_tensors
-from engine.supplement_file import ENDING, contents, file_name, read_file
+from engine.supplement_file import ENDING, contents, file_name, is_file_name, read_file
 from engine.train import Progress
 
 logger = logging.getLogger(__name__)
 
-_SUFFIX: Final = ".anchors"
+SUFFIX: Final = ".anchors"
+COPY_OF: Final = "copy-of"
 _DRAFT_SECONDS: Final = 3600.0
 """From which age on a draft was left by a process that was killed."""
 
 BATCH: Final = 64
 """Models that are retrained together, and lost together when the process is killed."""
+
+_told: Final[set[Path]] = set()
+"""Directories of which it was said that not all of them is in the store."""
 
 Value: TypeAlias = float | list[float]
 """What a measurement gives: a number, or several."""
@@ -77,12 +82,12 @@ def directory_of(artifact: Artifact) -> Path:
 
 def directory_at(path: Path) -> Path:
     """The same for an artifact at a place, be it there or not."""
-    return path.with_name(path.name + _SUFFIX)
+    return path.with_name(path.name + SUFFIX)
 
 
 def store_at(url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> ObjectStore:
     """Where the supplement of an artifact lies that has this URL."""
-    return ObjectStore(url + _SUFFIX, patience_seconds)
+    return ObjectStore(url + SUFFIX, patience_seconds)
 
 
 def stamp(artifact: Artifact) -> int | None:
@@ -91,7 +96,7 @@ def stamp(artifact: Artifact) -> int | None:
     Take it before `read`: what is added in between is noticed the next time.
     """
     try:
-        return os.stat(f"{artifact.path}{_SUFFIX}").st_mtime_ns  # noqa: PTH116 - every answer asks, and a path is slow
+        return os.stat(f"{artifact.path}{SUFFIX}").st_mtime_ns  # noqa: PTH116 - every answer asks, and a path is slow
     except OSError:
         return None
 
@@ -186,26 +191,49 @@ def add(
     return [_place(artifact, units) for units in deletion_sets]
 
 
-def synchronise(path: Path, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+def synchronise(
+    path: Path, url: str, *, patience_seconds: float = PATIENCE_SECONDS, again: Collection[str] = ()
+) -> None:
     """Make the local copy of a supplement what the store has: fetch what was added there, drop what was removed.
+
+    What is no copy of that store keeps what it has, and is one once all of it is there.
 
     Args:
         path: of the artifact's copy, be it there or not.
         url: of the artifact.
         patience_seconds: how long to try again while the store is away.
+        again: names to fetch even where the file has the right size.
 
     Raises:
         StoreError: the store refuses, or is away.
         ArtifactError: the copy can't be written.
-        OSError: a file can't be removed.
+        OSError: a file can't be removed; all others were.
     """
     store, directory = store_at(url, patience_seconds=patience_seconds), directory_at(path)
-    there = {name: entry.bytes for name, entry in store.entries().items() if name.endswith(ENDING)}
-    here = {file.name: file.stat().st_size for file in directory.glob(f"*{ENDING}")}
-    missing = [name for name, size in there.items() if here.get(name) != size]
-    if missing:
+    there = {name: entry.bytes for name, entry in store.entries().items() if is_file_name(name)}
+    here = _sizes(directory)
+    missing = [name for name, size in there.items() if here.get(name) != size or name in again]
+    _fetch(store, directory, missing)
+    gone = here.keys() - there.keys()
+    errors: list[OSError] = []
+    if is_copy(path, url):
+        _unlink(directory, gone, errors)
+    elif gone:
+        _tell_of_own(directory, len(gone))
+        gone = set()
+    elif directory.is_dir():
+        _make_copy(directory, url)
+    _drop_drafts(directory)
+    if missing or gone:
+        _touch(directory)
+    if errors:
+        raise errors[0]
+
+
+def _fetch(store: ObjectStore, directory: Path, names: Collection[str]) -> None:
+    if names:
         _make(directory)
-    for name in missing:
+    for name in names:
         try:
             store.download(name, directory / name)
         except StoreError:
@@ -213,42 +241,76 @@ def synchronise(path: Path, url: str, *, patience_seconds: float = PATIENCE_SECO
         except ArtifactError:
             if name in store.names():  # else it was removed meanwhile
                 raise
-    for name in here.keys() - there.keys():
-        (directory / name).unlink(missing_ok=True)
+
+
+def _tell_of_own(directory: Path, count: int) -> None:
+    if directory not in _told:
+        logger.warning(
+            "%s has %d retrained models that the store hasn't. They stay: neverseen sketches upload puts them there",
+            directory.name,
+            count,
+        )
+    _told.add(directory)
+
+
+def _drop_drafts(directory: Path) -> None:
     for draft in directory.glob("*.part"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
                 draft.unlink()
-    if missing or here.keys() - there.keys():
-        _touch(directory)
 
 
 def refresh(artifact: Artifact, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """As `synchronise`, after dropping what is damaged here, so that it is fetched again; nothing without an origin.
+    """As `synchronise`, and fetches what is damaged here again; nothing without an origin.
 
     Raises:
         StoreError, ArtifactError, OSError: as `synchronise`.
     """
     if artifact.origin is None:
         return
+    damaged = set()
     for file in directory_of(artifact).glob(f"*{ENDING}"):
         try:
             read_file(artifact, file)
         except ArtifactError:
-            file.unlink(missing_ok=True)
-    synchronise(artifact.path, artifact.origin, patience_seconds=patience_seconds)
+            damaged.add(file.name)
+    synchronise(artifact.path, artifact.origin, patience_seconds=patience_seconds, again=damaged)
+
+
+def is_copy(path: Path, url: str) -> bool:
+    """Whether the supplement beside an artifact is a copy of the one in a store.
+
+    Args:
+        path: of the artifact, be it there or not.
+        url: of the artifact in the store.
+    """
+    try:
+        return (directory_at(path) / COPY_OF).read_text(encoding="utf-8") == url
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def disown(path: Path) -> None:
+    """Have the supplement beside an artifact be no copy any more: what it has stays, whatever a store has.
+
+    Raises:
+        OSError: that can't be written.
+    """
+    (directory_at(path) / COPY_OF).unlink(missing_ok=True)
 
 
 def share(artifact: Artifact) -> int:
     """Put into the store what of a supplement is here, sound, and not there; how many models that was.
 
-    It is for a supplement that was no copy up to now: what was removed from the store would come back.
+    It is for a supplement that was no copy up to now: what was removed from the store would come back. It is one
+    afterwards, unless something that isn't sound is here only.
 
     Raises:
         StoreError: the store refuses, or is away.
+        ArtifactError: a file can't be read.
     """
     assert artifact.origin is not None
-    store, count = store_at(artifact.origin), 0
+    store, count, sound = store_at(artifact.origin), 0, True
     there = store.names()
     for file in sorted(directory_of(artifact).glob(f"*{ENDING}")):
         if file.name in there:
@@ -257,9 +319,15 @@ def share(artifact: Artifact) -> int:
             read_file(artifact, file)
         except ArtifactError as error:
             logger.warning("Not put into the store: %s", error)
+            sound = False
             continue
-        store.upload(file, file.name)
+        try:
+            store.upload(file, file.name)
+        except OSError as error:
+            raise ArtifactError(f"{file.name[:12]}… can't be read: {error.strerror}.") from error
         count += 1
+    if sound and directory_of(artifact).is_dir():
+        _make_copy(directory_of(artifact), artifact.origin)
     return count
 
 
@@ -268,8 +336,8 @@ def remove(
 ) -> int:
     """Remove the models that were retrained without a set which any of some units is in, from the store, too.
 
-    What is damaged goes, too, and drafts, which a killed process may have left: they don't tell whose they are. A
-    process that writes one at this moment fails.
+    What is damaged goes, too, and drafts, which a killed process may have left: they don't tell whose they are. So does
+    what a bucket that keeps versions has hidden of what was removed. A process that writes one at this moment fails.
 
     Args:
         path: of the artifact, be it there or not.
@@ -281,29 +349,47 @@ def remove(
         How many models were removed.
 
     Raises:
-        OSError: one can't be removed.
+        OSError: one can't be removed here; all others were.
         StoreError: the store refuses, or is away; here nothing is left.
     """
     directory, gone = directory_at(path), frozenset(units)
-    removed = set(_affected(directory, gone))  # at once, be the store there or not
-    for name in removed:
-        (directory / name).unlink(missing_ok=True)
+    errors: list[OSError] = []
+    removed = _unlink(directory, _affected(directory, gone), errors)  # at once, be the store there or not
     if url is not None:
         store = store_at(url, patience_seconds=patience_seconds)
-        synchronise(path, url, patience_seconds=patience_seconds)  # names don't tell the units
-        for name in _affected(directory, gone):
-            store.remove(name)
-            (directory / name).unlink(missing_ok=True)
-            removed.add(name)
+        try:
+            synchronise(path, url, patience_seconds=patience_seconds)  # names don't tell the units
+        except OSError as error:
+            errors.append(error)
+        affected = _affected(directory, gone)
+        removed |= _unlink(directory, affected, errors)  # first: the next time all is fetched again, and seen
+        store.remove(*filter(is_file_name, affected))
+        store.remove_hidden()
     if removed:
         _touch(directory)
+    if errors:
+        raise errors[0]
     return len(removed)
+
+
+def _unlink(directory: Path, names: Iterable[str], errors: list[OSError]) -> set[str]:
+    """Remove files; those that were. What goes wrong with the others is added to the errors."""
+    removed = set()
+    for name in names:
+        try:
+            (directory / name).unlink(missing_ok=True)
+            removed.add(name)
+        except OSError as error:
+            errors.append(error)
+    return removed
 
 
 def _affected(directory: Path, gone: frozenset[int]) -> list[str]:
     """Files whose deletion sets have one of these units in them, or that don't tell."""
     affected = []
     for file in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if file.name == COPY_OF:
+            continue
         try:
             with safe_open(file, framework="pt") as opened:
                 without = tuple(opened.get_tensor("units").tolist())
@@ -369,6 +455,8 @@ def _save(artifact: Artifact, units: tuple[int, ...], model: Tensor) -> None:
         # Named apart from what another process may write at the same time.
         save_tensors(path, tensors, metadata=metadata, temporary=path.with_suffix(f".{uuid4().hex}.tmp"))
     else:  # first there: what isn't in the store is dropped here
+        if not _sizes(path.parent):
+            _make_copy(path.parent, artifact.origin)
         store = store_at(artifact.origin)
         store.write(path.name, save(tensors, metadata))
         store.download(path.name, path)
@@ -378,6 +466,26 @@ def _save(artifact: Artifact, units: tuple[int, ...], model: Tensor) -> None:
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"The supplement {directory.name} can't be written: {error.strerror}.") from error
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """The files of a directory that are named as models are, and their bytes."""
+    sizes = {}
+    for file in directory.glob(f"*{ENDING}"):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if is_file_name(file.name):
+                sizes[file.name] = file.stat().st_size
+    return sizes
+
+
+def _make_copy(directory: Path, url: str) -> None:
+    """Say that a directory is a copy of what a store has for the artifact at a URL."""
+    draft = directory / f"{COPY_OF}.{uuid4().hex}.tmp"
+    try:
+        draft.write_text(url, encoding="utf-8")
+        draft.rename(directory / COPY_OF)
     except OSError as error:
         raise ArtifactError(f"The supplement {directory.name} can't be written: {error.strerror}.") from error
 

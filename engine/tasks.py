@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from engine.blocks import Job, execution, train_and_save
+from engine.blocks import Job, nearest, train_and_save
 from engine.configuration import Block, SketchConfiguration
 from engine.connection import load_ray
 from engine.devices import torch_device
@@ -38,7 +38,7 @@ def work_on(
         of_driver: the version of neverseen that the build was started by.
         function: works.
         shared: what it gets of all parts.
-        tally: the actor that is told what is done.
+        tally: the actor that is told what has begun, and what is done.
         pause: seconds between two tellings, at least.
         index: what the tally knows the part by.
         part: what the function gets of this one.
@@ -55,7 +55,7 @@ def work_on(
             "same version on all machines of the cluster."
         )
     use_one_thread()
-    return function(shared, part, (lambda work: None) if tally is None else _Reporter(tally, index, pause))
+    return function(shared, part, _Reporter(tally, index, pause))
 
 
 class _Reporter:
@@ -67,7 +67,7 @@ class _Reporter:
     def __init__(self, tally: Any, index: int, pause: float) -> None:
         self._ray, self._tally, self._index, self._pause = load_ray(), tally, index, pause
         self._done, self._told_at = 0, time.monotonic()
-        self._answer: Any = None  # to what was told last
+        self._answer: Any = tally.tell.remote(index, 0)  # to what was told last; first, that this has started
 
     def __call__(self, work: int) -> None:
         """So much was just done.
@@ -111,14 +111,30 @@ def train_block(job: Job, block: Block, report: Report) -> File:
     finished = job.files.find(block.file)
     if finished is not None:
         return finished
-    if job.plan.execution.native and not execution(job.plan.configuration, torch_device(job.device), 0).native:
-        raise _without_native_code()
+    _check_execution(job)
     if job.files.find(PARAMETERS) is None:
         raise ConfigurationError(
             f"The node {_node()} doesn't see the directory in which the artifact grows: it must be one that all "
             "machines of the cluster share, at the same path, or a URL of an object store."
         )
     return train_and_save(job, block, report)
+
+
+def _check_execution(job: Job) -> None:
+    """Make sure that this node trains to the bit as the plan says.
+
+    Raises:
+        ConfigurationError: it doesn't.
+    """
+    wanted = job.plan.execution
+    here = nearest(job.plan.configuration, torch_device(job.device), wanted)
+    if wanted.native and not here.native:
+        raise _without_native_code()
+    if here != wanted:
+        raise ConfigurationError(
+            f"The node {_node()} would train {here.sentence}, and the build was begun {wanted.sentence}: results would "
+            "differ in their last bits. Build on machines of one kind: take the others out of the cluster."
+        )
 
 
 def retrain_part(

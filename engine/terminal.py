@@ -5,14 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from engine.cluster import LOCAL, Cluster, spread_over
 from engine.train import Progress as OnProgress
+
+OnCluster = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Do the work on a Ray cluster: auto (the one that runs), local, or HOST:PORT."),
+]
+"""The option of every command whose work may be spread."""
 
 
 @contextmanager

@@ -21,6 +21,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def linear_algebra() -> list[str]:
+    """The kinds of processor that NumPy's OpenBLAS has chosen code for, on which its rounding depends."""
+    return sorted(
+        {
+            str(library["architecture"])
+            for library in threadpoolctl.threadpool_info()
+            if library.get("internal_api") == "openblas" and "numpy" in library.get("filepath", "")
+        }
+    )
+
+
 def use_one_thread() -> None:
     """From here on, in the whole process: for programs to call when they start."""
     torch.set_num_threads(1)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection, wait
 from typing import TypeAlias, TypeVar
 
@@ -26,6 +27,9 @@ from engine.train import Progress
 WORTHWHILE_WORK = 20_000
 """Direction·steps from which a second process saves more than the seconds that it takes to start; a thread takes none,
 but then it saves next to nothing either."""
+
+_GRACE_SECONDS = 5.0
+"""For threads to end that aren't needed any more. One that writes to a store that is away would take minutes."""
 
 Report: TypeAlias = Callable[[int], None]
 """Called with the direction·steps that were just done."""
@@ -120,14 +124,51 @@ def _train_in_threads(train: TrainBlock[Part], blocks: Sequence[Part], workers: 
         with lock:
             report(work)
 
-    with one_thread(), ThreadPoolExecutor(workers) as pool:
+    def train_one(block: Part) -> None:
+        if cancelled.is_set():
+            raise _CancelledError
+        train(block, report_alone)
+
+    waiting, ends = queue.SimpleQueue[Part](), queue.SimpleQueue[BaseException | None]()
+    for block in blocks:
+        waiting.put(block)
+    # Daemons: one that waits for a store isn't waited for when the program ends.
+    threads = [
+        threading.Thread(target=_train_waiting, args=(train_one, waiting, ends), daemon=True) for _ in range(workers)
+    ]
+    with one_thread():
         try:
-            for future in as_completed([pool.submit(train, block, report_alone) for block in blocks]):
-                future.result()
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                if (error := ends.get()) is not None:
+                    raise error
         except BaseException:  # Ctrl-C too: the others stop at their next report
             cancelled.set()
-            pool.shutdown(cancel_futures=True)
+            _wait_for(threads, _GRACE_SECONDS)
             raise
+
+
+def _train_waiting(
+    train_one: Callable[[Part], None],
+    waiting: queue.SimpleQueue[Part],
+    ends: queue.SimpleQueue[BaseException | None],
+) -> None:
+    """Train blocks until none waits, and say what has ended that."""
+    try:
+        while True:
+            train_one(waiting.get_nowait())
+    except (queue.Empty, _CancelledError):
+        ends.put(None)
+    except BaseException as error:  # noqa: BLE001 - raised again where it is listened to
+        ends.put(error)
+
+
+def _wait_for(threads: Sequence[threading.Thread], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    for thread in threads:
+        if thread.ident is not None:  # else it wasn't started
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _listen(pipes: list[Connection], report: Report) -> None:

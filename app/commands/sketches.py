@@ -13,19 +13,21 @@ from rich.table import Table
 
 from app import catalog
 from app.building import build_sketch, rebuild_sketch, sketch_cost
-from app.commands import OnCluster, console, deletion_of, opened, predictor_of, resolved
+from app.commands import console, deletion_of, opened, predictor_of, resolved
 from app.db import Database, transaction
 from app.leftovers import find_leftovers, remove_leftovers
 from app.pinning import MOST_PINS, all_pins
 from app.pinning import pin as pin_subsets
-from app.schemas.sketches import build_answer
-from app.serving import artifact_of, located
+from app.provenance import build_of
+from app.secret import load_secret
+from app.serving import artifact_of
 from app.settings import Settings
 from app.tables import SketchVersion
 from app.uploading import upload_artifacts
 from engine.cluster import Cluster, retrain_on
 from engine.configuration import SketchConfiguration
 from engine.cost import Cost, expected_accuracy
+from engine.devices import here
 from engine.directions import Ensemble
 from engine.documents import Documents
 from engine.evaluate import accuracy_table, coherent_sets, evaluate, random_sets
@@ -35,7 +37,7 @@ from engine.plots import plot_accuracy
 from engine.question import LEAST_CONFIDENCE, MOST_CONFIDENCE, Question
 from engine.resident import ResidentSketch
 from engine.stability import stability
-from engine.terminal import on_cluster, progress_bar, rough_duration
+from engine.terminal import OnCluster, on_cluster, progress_bar, rough_duration
 from engine.train import TrainingConfiguration
 
 MOST_AXES = 4_000
@@ -129,12 +131,12 @@ def build(
                 progress=progress,
             )
         console.print(f"{version.label} is current: {version.size_bytes / 1e6:.1f} MB.", highlight=False)
-        artifact = artifact_of(version, settings.artifacts)
-        resident = ResidentSketch(artifact.open(), device=settings.device)
-        if (run := stability(resident)) is not None:
-            console.print(run.sentence, highlight=False)
         if pin:
             _pin(database, settings, version, place)
+        artifact = artifact_of(version, settings.artifacts)
+        resident = ResidentSketch(artifact.open(), device=_device_here(settings, place))
+        if (run := stability(resident)) is not None:
+            console.print(run.sentence, highlight=False)
 
 
 @app.command()
@@ -203,6 +205,11 @@ def _announcement(documents: Documents, configuration: SketchConfiguration, cost
     return table
 
 
+def _device_here(settings: Settings, place: Cluster | None) -> str:
+    """The device for what this machine does itself: beside a cluster that has GPUs it needs none."""
+    return settings.device if place is None else here(settings.device)
+
+
 def _pin(database: Database, settings: Settings, version: SketchVersion, place: Cluster | None) -> None:
     """Pin the dataset's subsets to a version, and say how many."""
     pins = all_pins(database, settings, sketch=version.sketch.name, version=version.number)
@@ -211,7 +218,7 @@ def _pin(database: Database, settings: Settings, version: SketchVersion, place: 
         return
     if pins.missing:
         with progress_bar("Pinning subsets", "steps", console=console) as progress:
-            pin_subsets(database, settings, pins, retrain=retrain_on(place), progress=progress)
+            pin_subsets(database, settings, pins, retrain=retrain_on(place, settings.device), progress=progress)
     count = len(pins.subsets)
     which = (
         f"the first {count:,} of {count + pins.left_out:,} subsets by name" if pins.left_out else f"{count:,} subsets"
@@ -249,17 +256,16 @@ def show(
     ] = None,
 ) -> None:
     """Show how a version was built, as its artifact says."""
-    with opened() as (settings, database), transaction(database, writes=False) as session:
-        row = catalog.get_version(session, sketch, version)
-        build = build_answer(sketch, row.number, predictor_of(settings).manifest(located(row, settings.artifacts)))
+    with opened() as (settings, database):
+        row, build = build_of(database, settings.artifacts, sketch, version)
     table = Table.grid(padding=(0, 2), pad_edge=False)
     libraries = ", ".join(f"{name} {number}" for name, number in sorted(build.libraries.items()))
     rows = {
         "version": f"{row.label}, {row.state}",
-        "of": f"{build.documents:,} documents, {build.units:,} units, fingerprint {build.fingerprint}",
-        "model": f"{build.parameters:,} parameters, {build.steps:,} steps of training",
+        "of": f"{build.document_count:,} documents, {build.unit_count:,} units, fingerprint {build.fingerprint}",
+        "model": f"{build.parameter_count:,} parameters, {build.step_count:,} steps of training",
         "sketch": f"{'axes and ' if build.axes else ''}{build.directions:,} random directions to order {build.degree}",
-        "retrained": f"{build.retrained:,} models",
+        "retrained": f"{build.retrained_count:,} models",
         "built": f"{build.created_at:%Y-%m-%d %H:%M} UTC, in {rough_duration(build.build_seconds)}, on {build.device},"
         f" by {'compiled code' if build.native else 'torch'}",
         "with": libraries,
@@ -329,7 +335,8 @@ def gc(
     """Remove artifacts that no version names, and what builds left that never ended."""
     with opened() as (settings, database):
         idle_seconds = 3600 * idle_hours
-        leftovers = find_leftovers(database, settings.artifacts, idle_seconds=idle_seconds)
+        installation = None if settings.artifacts_url is None else load_secret(settings).installation
+        leftovers = find_leftovers(database, settings.artifacts, idle_seconds=idle_seconds, installation=installation)
         if not leftovers:
             console.print("Every artifact is named by a version, or changed lately: nothing to remove.")
             return
@@ -339,7 +346,9 @@ def gc(
         console.print(table)
         if dry_run or not (yes or typer.confirm("Remove them?")):
             return
-        removed = remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=idle_seconds)
+        removed = remove_leftovers(
+            database, leftovers, settings.artifacts, idle_seconds=idle_seconds, installation=installation
+        )
     freed = sum(one.bytes for one in removed) / 1e6
     spared = len(leftovers) - len(removed)
     kept = f" Spared {spared:,} that are needed by now." if spared else ""
@@ -413,7 +422,7 @@ def evaluate_(
             row = catalog.get_version(session, sketch, version)
             documents = catalog.load_documents(session, row.dataset)
             artifact = artifact_of(row, settings.artifacts)
-        resident = ResidentSketch(artifact.open(), device=settings.device)
+        resident = ResidentSketch(artifact.open(), device=_device_here(settings, place))
         sizes = size or [size for size in (1, 10, 50, 100) if size < documents.unit_count]
         sets = random_sets(documents, sizes=sizes, count=count, seed=seed) + coherent_sets(documents)
         measurements = [Measurement(text=one) for one in text or documents.texts[:8]]
@@ -425,7 +434,7 @@ def evaluate_(
                 sets,
                 measurements,
                 question=question,
-                retrain=retrain_on(place),
+                retrain=retrain_on(place, settings.device),
                 progress=progress,
             )
     console.print(accuracy_table(figures, confidence))

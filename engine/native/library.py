@@ -119,6 +119,20 @@ def compiler() -> str | None:
 
 
 @functools.cache
+def target() -> str | None:
+    """What the last bits of compiled code depend on; None where there is no compiler that works.
+
+    It is the compiler, its version, and a digest of all that it knows of this processor.
+    """
+    name = compiler()
+    macros = None if name is None else _target(name)
+    if macros is None:
+        return None
+    number = next((line.split('"')[1] for line in macros.splitlines() if line.startswith('#define __VERSION__ "')), "")
+    return f"{name} {number} {hashlib.sha256(repr((macros, _FLAGS)).encode()).hexdigest()[:8]}"
+
+
+@functools.cache
 def _library(name: str, dtype: torch.dtype, degree: int, planes: int, vector_bytes: int) -> Library | None:
     macros = (
         f"-DREAL={_REALS[dtype]}",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,6 +28,7 @@ from app.settings import Settings
 from app.tables import AuditChain, AuditRecord
 from tests.app.conftest import NAMES
 from tests.app.test_predict_route import QUESTION
+from tests.forked import begin, succeeds
 
 WHO = Actor(name="key:abcdefgh", request_id="r1")
 
@@ -207,10 +206,9 @@ for number in range(40):
 recorder.stop()
 database.dispose()
 """
-    processes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
+    processes = [begin(program) for _ in range(3)]
     for process in processes:
-        _, complaint = process.communicate(timeout=120)
-        assert process.returncode == 0, complaint.decode()
+        assert succeeds(process)
     with transaction(database, writes=False) as session:
         state = catalog.verify_chain(session)
     assert (state.length, state.broken) == (3 * 2 * 40, None)

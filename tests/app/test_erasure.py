@@ -223,9 +223,10 @@ def test_lists_leave_erased_units_out(session: Session, letters: Dataset) -> Non
     assert ([one.number for one in documents.items], documents.total) == ([1, 3], 2)
     units = catalog.list_units(session, letters, limit=9, offset=0)
     assert ([one.name for one in units.items], units.total) == (["bob", "zoë"], 2)
-    for contains, matches in (("text", None), (None, "text$"), (None, "^")):
-        found = catalog.list_documents(session, letters, contains=contains, matches=matches, limit=9, offset=0)
-        assert ([one.unit for one in found.items], found.total) == (["bob", "zoë"], 2)
+    within = catalog.list_documents(session, letters, contains="text", limit=9, offset=0)
+    assert ([one.unit for one in within.items], within.total) == (["bob", "zoë"], 2)
+    for matches in ("text$", "^"):
+        assert [unit for _, unit in catalog.searchable_texts(session, letters).matching(matches)] == [1, 2]
     for name in ("ann", "erased"):
         assert catalog.list_units(session, letters, contains=name, limit=9, offset=0).total == 0
     assert set(catalog.describe_units(session, letters, [0, 1])) == {1}
@@ -233,16 +234,20 @@ def test_lists_leave_erased_units_out(session: Session, letters: Dataset) -> Non
 
 
 def test_what_is_erased_while_it_is_searched_for_is_not_shown(session: Session, letters: Dataset) -> None:
+    everywhere = [number for number, _ in catalog.searchable_texts(session, letters).matching("^")]
+    assert len(everywhere) > 2
     chosen = catalog.resolve_units(session, letters, Containing("first"))
     assert catalog.names_of_deletion(session, letters, chosen) == ["ann-the-person"]
     session.expunge(letters)  # a row that was read before
     forget(session, catalog.get_dataset(session, "letters"), 0)
     assert letters.erased_units == 0
-    for contains, matches in ((None, None), (None, "^")):
-        listed = catalog.list_documents(session, letters, contains=contains, matches=matches, limit=9, offset=0)
+    for found in (None, everywhere):
+        listed = catalog.list_documents(session, letters, found=found, limit=9, offset=0)
         assert [one.text for one in listed.items] == ["bobs text", "zoës text"]
     with pytest.raises(ConflictError, match=r"erased in this moment\. Try again\."):
         catalog.names_of_deletion(session, letters, chosen)
+    with pytest.raises(ConflictError, match=r"erased in this moment\. Try again\."):
+        catalog.resolve_found(session, catalog.get_dataset(session, "letters"), chosen.units)
 
 
 def test_texts_choose_no_erased_unit(session: Session, letters: Dataset) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +28,7 @@ from engine.errors import EngineError
 from engine.store import Artifact
 from tests.app.conftest import refusal, register
 from tests.app.test_predict_route import QUESTION, ask
+from tests.forked import begin, succeeds
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_a_promotion_and_a_retirement_by_another_process_show_in_the_next_answer
     )
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         assert (ask(client)["version"], ask(client, version=2)["version"]) == (2, 2)
-        subprocess.run([sys.executable, "-c", program], check=True)
+        assert succeeds(begin(program))
         assert ask(client)["version"] == 1
         assert "tiny v2 is retired" in refusal(client.post("/predict", json=QUESTION | {"version": 2}), 409)["detail"]
         assert ask(client, version=1)["version"] == 1

@@ -23,6 +23,7 @@ from app.errors import SchemaError
 from app.secret import Secret
 from app.tables import Table, Verification
 from engine.documents import Documents
+from tests.forked import begin, succeeds
 
 
 @pytest.fixture
@@ -246,11 +247,7 @@ def test_the_schema_of_a_newer_version_is_refused(empty_url: str) -> None:
 def test_processes_that_migrate_the_same_file_take_turns(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.sqlite'}"
     program = f"from app.db import migrate; migrate({url!r})"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, cwd=MIGRATIONS.parent)
-        for _ in range(3)
-    ]
+    processes = [begin(program) for _ in range(3)]
     for process in processes:
-        _, complaint = process.communicate(timeout=60)
-        assert process.returncode == 0, complaint.decode()
+        assert succeeds(process)
     assert is_current(url)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.tables import SketchVersion
 from engine.shards import Shards
 from engine.store import Artifact
+from engine.workspace import lock_directory
 from tests.app.conftest import refusal, register, until
 from tests.app.test_predict_route import QUESTION, ask
 from tests.shards import Processes
@@ -277,11 +278,38 @@ def test_a_build_that_goes_on_isnt_left_over(database: Database, settings: Setti
     building = settings.artifacts_dir / "names" / "abc.partial"
     building.mkdir(parents=True)
     (building / "plan.json").write_text("{}")
-    held = os.open(building, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    held = lock_directory(building)
     assert find_leftovers(database, settings.artifacts, idle_seconds=0) == []
     os.close(held)
     assert len(find_leftovers(database, settings.artifacts, idle_seconds=0)) == 1
+
+
+def test_a_look_for_leftovers_beside_a_build_that_writes_finds_what_there_is(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing of a directory and the look at what is in it names come and go."""
+    building, gone = leave(settings.artifacts_dir / "abc.partial"), leave(settings.artifacts_dir / "gone.partial")
+    (building / "link").symlink_to(settings.artifacts_dir / "nowhere")
+    (building / "draft.tmp").write_bytes(b"x")
+    real = Path.rglob
+
+    def listed_and_renamed(path: Path, pattern: str) -> list[Path]:
+        found = list(real(path, pattern))
+        (building / "draft.tmp").unlink(missing_ok=True)
+        return found
+
+    def went(path: Path) -> bool:
+        shutil.rmtree(gone, ignore_errors=True)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rglob", listed_and_renamed)
+        leftovers = find_leftovers(database, settings.artifacts, idle_seconds=0)
+        assert [one.location for one in leftovers] == ["abc.partial", "gone.partial"]
+        patch.setattr("app.leftovers.is_being_built", went)
+        removed = remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=0)
+    assert [one.location for one in removed] == ["abc.partial"]
+    assert not building.exists()
 
 
 def test_a_stray_file_makes_nothing_around_it_a_leftover(
@@ -328,8 +356,7 @@ def test_what_is_needed_by_the_time_of_the_removal_is_spared_and_the_rest_record
     with transaction(database) as session:
         catalog.get_version(session, "tiny").state = "ready"
     (changed / "plan.json").write_text("{ }")
-    held = os.open(building, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    held = lock_directory(building)
     before = actions(database)
     removed = remove_leftovers(database, leftovers, settings.artifacts, idle_seconds=3_600)
     os.close(held)

@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import s3fs
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from app import catalog
 from app.__main__ import app as command_line
+from app.artifacts import OWNER
 from app.backup import back_up
 from app.building import build_sketch, sketch_cost
 from app.db import Database, transaction
@@ -23,6 +26,7 @@ from app.errors import ConflictError, problem_type
 from app.leftovers import find_leftovers, remove_leftovers
 from app.pinning import all_pins, pin
 from app.predictor import Artifact, Predictor
+from app.secret import Secret, load_secret
 from app.serving import Serving, located
 from app.settings import Settings
 from app.sharing import Sharing
@@ -36,7 +40,8 @@ from engine.locations import ObjectStore
 from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.question import Prediction
-from engine.remote import find_published
+from engine.remote import find_published, upload
+from engine.sketch import build as build_artifact
 from engine.store import MANIFEST, PARAMETERS, open_artifact
 from tests.app.conftest import NAMES, until
 from tests.app.test_erasure import erase_names
@@ -114,7 +119,13 @@ def estimate(predictor: Predictor, of: Artifact, *units: int) -> Prediction:
 def models_of(of: Artifact) -> tuple[set[str], set[str]]:
     """Names of the retrained models in a service's directory, and in the store."""
     assert of.origin is not None
-    return {path.name for path in supplements.directory_at(of.path).iterdir()}, supplements.store_at(of.origin).names()
+    here = {path.name for path in supplements.directory_at(of.path).glob("*.safetensors")}
+    return here, supplements.store_at(of.origin).names()
+
+
+def installation(settings: Settings) -> str:
+    """What tells it from others."""
+    return load_secret(settings).installation
 
 
 # Builds
@@ -153,8 +164,12 @@ def test_a_build_that_cant_be_uploaded_has_no_row_and_is_uploaded_the_next_time(
     assert not here.artifacts_dir.exists()
     right = here.model_copy(update={"artifacts_url": f"{s3}/artifacts"})
 
-    def refuse(*_: object) -> None:
-        raise StoreError("manifest.json can't be written: the store refuses it.")
+    real = ObjectStore.create
+
+    def refuse(self: ObjectStore, name: str, content: bytes) -> bool:
+        if name == MANIFEST:
+            raise StoreError("manifest.json can't be written: the store refuses it.")
+        return real(self, name, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "create", refuse)
@@ -167,6 +182,44 @@ def test_a_build_that_cant_be_uploaded_has_no_row_and_is_uploaded_the_next_time(
     version = build(database, right, dataset)
     assert (trained.stat().st_ino, trained.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert artifact(database, right).open().checksum == version.checksum
+
+
+def test_another_sketch_at_the_place_of_a_build_isnt_registered(
+    database: Database, here: Settings, dataset: str, tmp_path: Path
+) -> None:
+    build(database, here, dataset)
+    with transaction(database, writes=False) as session:
+        version = catalog.get_version(session, "tiny")
+    other = dataclasses.replace(CONFIGURATION, seed=77)
+    foreign = build_artifact(NAMES, other, tmp_path / "foreign")
+    place = version.location.replace("tiny", "another")
+    upload(foreign, f"{here.artifacts_url}/{place}")
+    with pytest.raises(ConfigurationError, match="holds another sketch"):
+        sketch_cost(here, sketch="another", documents=NAMES, configuration=CONFIGURATION)
+    with pytest.raises(ConfigurationError, match="holds another sketch"):
+        build_sketch(
+            database,
+            here,
+            sketch="another",
+            dataset=dataset,
+            configuration=CONFIGURATION,
+            progress=lambda *_: None,
+        )
+    with transaction(database, writes=False) as session:
+        assert [one.label for one in session.scalars(select(SketchVersion))] == ["tiny v1"]
+
+
+def test_a_copy_of_what_is_gone_keeps_nobody_from_building(
+    database: Database, here: Settings, there: Settings, built: SketchVersion
+) -> None:
+    artifact(database, there).open(files=())  # a copy of the manifest
+    with transaction(database) as session:
+        catalog.get_version(session, "tiny").state = "deleted"
+    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0, installation=installation(here))
+    remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0, installation=installation(here))
+    again = build(database, there, "names")
+    assert (again.number, again.location) == (2, built.location)
+    assert new_predictor().load(artifact(database, there)).label == "tiny v2"
 
 
 # Copies
@@ -385,6 +438,106 @@ def test_models_of_a_version_that_nobody_serves_go_too(
     assert sets_of(shared) == [(3,)]
 
 
+def test_an_erasure_during_the_first_look_isnt_lost(
+    database: Database, there: Settings, shared: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(database) as session:
+        catalog.get_version(session, "tiny").state = "retired"
+        catalog.get_sketch(session, "tiny").current_version_id = None
+    sharing, real = Sharing(database, new_predictor(), there.artifacts), catalog.current_versions
+    looks: list[int] = []
+
+    def erased_meanwhile(session: Session) -> list[SketchVersion]:
+        if not looks:
+            sharing.erased()
+        looks.append(1)
+        return list(real(session))
+
+    monkeypatch.setattr(catalog, "current_versions", erased_meanwhile)
+    sharing.look()
+    erase_names(database, 1)
+    sharing.look()  # of everything, as the first wasn't whole
+    assert sets_of(shared) == [(3,)]
+    assert len(models_of(shared)[1]) == 1
+
+
+@pytest.fixture
+def second(database: Database, here: Settings, there: Settings, shared: Artifact) -> Artifact:
+    """Another sketch with models without the same units."""
+    assert shared.label == "tiny v1"
+    build_sketch(database, here, sketch="zz", dataset="names", configuration=CONFIGURATION, progress=lambda *_: None)
+    with transaction(database, writes=False) as session:
+        version = catalog.get_version(session, "zz")
+        found = [located(version, settings.artifacts) for settings in (here, there)]
+    supplements.add(found[0].open(files=()), NAMES, [[1], [3]])
+    found[1].open(files=())
+    return found[1]
+
+
+def test_one_file_that_cant_be_removed_keeps_no_sketch_from_forgetting_and_serving(
+    database: Database,
+    here: Settings,
+    shared: Artifact,
+    second: Artifact,
+    elsewhere: tuple[Serving, Predictor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (supplements.directory_at(shared.path) / "0").mkdir()
+    erase_names(database, 1)
+    scrub(database, here)
+    serving, predictor = elsewhere
+    for _ in range(3):
+        serving.look()
+    assert {one.label for one in predictor.resident()} == {"tiny v1", "zz v1"}
+    assert (sets_of(shared), sets_of(second)) == ([(3,)], [(3,)])
+    assert estimate(predictor, shared, 1).estimator != "retrained"
+    assert caplog.text.count("isn't all forgotten here") == 1
+    # It is tried again until all is gone.
+    supplements.add(open_artifact(second.path, files=()), NAMES, [[1]])
+    (supplements.directory_at(shared.path) / "0").rmdir()
+    serving.look()
+    assert sets_of(second) == [(3,)]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_file_that_cant_be_removed_keeps_no_version_from_being_forgotten(
+    database: Database, there: Settings, shared: Artifact, second: Artifact, which: int
+) -> None:
+    (supplements.directory_at((shared, second)[which].path) / "0").mkdir()
+    erase_names(database, 1)
+    with pytest.raises(OSError, match="0"):
+        Sharing(database, new_predictor(), there.artifacts).erased()
+    assert (sets_of(shared), sets_of(second)) == ([(3,)], [(3,)])
+
+
+def test_one_copy_that_cant_be_written_keeps_no_other_from_following(
+    database: Database, here: Settings, there: Settings, shared: Artifact, second: Artifact
+) -> None:
+    with transaction(database, writes=False) as session:
+        versions = {name: catalog.get_version(session, name) for name in ("tiny", "zz")}
+    for version in versions.values():
+        supplements.add(located(version, here.artifacts).open(files=()), NAMES, [[7]])
+    new = supplements.directory_at(shared.path)
+    for name in models_of(shared)[1] - models_of(shared)[0]:
+        (new / name).mkdir()  # where the file belongs
+    with pytest.raises(ArtifactError):
+        Sharing(database, new_predictor(), there.artifacts).look()
+    assert sets_of(second) == [(1,), (3,), (7,)]
+
+
+def test_an_erasure_isnt_complete_while_a_file_is_left_but_goes_on_with_the_others(
+    database: Database, here: Settings, shared: Artifact, second: Artifact
+) -> None:
+    in_the_way = supplements.directory_at(artifact(database, here).path) / "0"
+    in_the_way.mkdir()
+    erase_names(database, 1)
+    with pytest.raises(OSError, match="0"):
+        scrub(database, here)
+    assert (len(models_of(shared)[1]), len(models_of(second)[1])) == (1, 1)
+    in_the_way.rmdir()
+    scrub(database, here)
+
+
 # Leftovers
 
 
@@ -392,18 +545,20 @@ def test_only_what_no_version_names_is_left_over_in_the_store(
     database: Database, here: Settings, built: SketchVersion
 ) -> None:
     assert here.artifacts_url is not None
-    store = ObjectStore(here.artifacts_url)
+    store, own = ObjectStore(here.artifacts_url), installation(here)
     supplements.add(artifact(database, here).open(files=()), NAMES, [[3]])
     kept = store.entries().keys()
     for name in ("old/abc/parameters.safetensors", "old/abc/plan.json", "old/abc/.building/0123/a.json"):
         store.write(name, b"abc")
     for name in ("reports/table.csv", "old/README", "stray"):  # not ours
         store.write(name, b"abc")
-    assert [one.name for one in find_leftovers(database, here.artifacts, idle_seconds=0)] == ["old/abc (in the store)"]
-    assert find_leftovers(database, here.artifacts, idle_seconds=3600) == []
+    assert [one.name for one in find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)] == [
+        "old/abc (in the store)"
+    ]
+    assert find_leftovers(database, here.artifacts, idle_seconds=3600, installation=own) == []
     with transaction(database) as session:
         catalog.get_version(session, "tiny").state = "deleted"
-    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0)
+    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)
     place = built.location
     assert [(one.location, one.path is None) for one in leftovers] == [
         (place, False),
@@ -415,18 +570,119 @@ def test_only_what_no_version_names_is_left_over_in_the_store(
     assert {one.bytes for one in leftovers if one.location == "old/abc"} == {9}
     with transaction(database) as session:
         catalog.get_version(session, "tiny").state = "ready"
-    removed = remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0)
+    removed = remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0, installation=own)
     assert [one.location for one in removed] == ["old/abc"]  # the others are needed again
     assert store.entries().keys() == kept | {"reports/table.csv", "old/README", "stray"}
     with transaction(database) as session:
         catalog.get_version(session, "tiny").state = "deleted"
-    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0)
-    assert len(remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0)) == 4
-    assert store.entries().keys() == {"reports/table.csv", "old/README", "stray"}
+    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)
+    assert len(remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0, installation=own)) == 4
+    assert store.entries().keys() == {OWNER, "reports/table.csv", "old/README", "stray"}
     assert not list(here.artifacts_dir.rglob("*"))
     with transaction(database, writes=False) as session:
         records = session.scalars(select(AuditRecord).where(AuditRecord.action == "artifact.remove")).all()
     assert len(records) == 5
+
+
+def test_nothing_is_removed_from_a_store_of_another_installation(
+    database: Database, here: Settings, built: SketchVersion
+) -> None:
+    assert here.artifacts_url is not None
+    store = ObjectStore(here.artifacts_url)
+    with transaction(database) as session:
+        catalog.get_version(session, "tiny").state = "deleted"
+    own = installation(here)
+    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)
+    assert {one.location for one in leftovers} == {built.location}  # the control
+    before = store.entries().keys()
+    other = Secret(b"of another installation, with another catalog").installation
+    for nobody in (None, other):
+        with pytest.raises(ConfigurationError, match="another installation's"):
+            find_leftovers(database, here.artifacts, idle_seconds=0, installation=nobody)
+        with pytest.raises(ConfigurationError, match="another installation's"):
+            remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0, installation=nobody)
+    store.remove(OWNER)
+    with pytest.raises(ConfigurationError, match="doesn't say whose it is"):
+        find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)
+    assert store.entries().keys() == before - {OWNER}
+    upload_artifacts(database, here)
+    assert len(find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)) == 2
+    here.artifacts.claim(other)
+    assert store.read(OWNER) == own.encode()
+
+
+def test_an_installation_that_comes_second_is_warned(here: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    here.artifacts.claim("a" * 64)
+    here.artifacts.claim("a" * 64)
+    assert "another installation's" not in caplog.text
+    here.artifacts.claim("b" * 64)
+    assert "another installation's" in caplog.text
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (["llm/weights.safetensors"], []),
+        (["llm.anchors/weights.safetensors"], []),
+        (["llm/plan.json", "llm/weights.safetensors", "llm/readme"], []),
+        (["old.anchors/" + "1" * 64 + ".safetensors"], ["old.anchors"]),
+        (["old/manifest.json", "old/parameters.safetensors"], ["old"]),
+        (["old/.building/0123.seconds"], ["old"]),
+    ],
+)
+def test_only_what_is_of_builds_or_retrains_is_left_over(
+    database: Database, here: Settings, names: list[str], left: list[str]
+) -> None:
+    assert here.artifacts_url is not None
+    for name in names:
+        ObjectStore(here.artifacts_url).write(name, b"x")
+    found = find_leftovers(database, here.artifacts, idle_seconds=0, installation=installation(here))
+    assert [one.location for one in found] == left
+
+
+def test_what_a_removal_has_hidden_is_left_over_and_goes_with_all_versions(
+    database: Database, settings: Settings, s3: str
+) -> None:
+    bucket, client = s3.removeprefix("s3://"), s3fs.S3FileSystem()
+    client.call_s3("put_bucket_versioning", Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    here = settings.model_copy(update={"artifacts_url": s3})
+    store, own = ObjectStore(s3), installation(here)
+    here.artifacts.claim(own)
+    store.write("old/abc/manifest.json", b"x")
+    store.write("old/abc/parameters.safetensors", b"of a person")
+    client.rm_file(f"{bucket}/old/abc/manifest.json")
+    client.rm_file(f"{bucket}/old/abc/parameters.safetensors")
+    leftovers = find_leftovers(database, here.artifacts, idle_seconds=0, installation=own)
+    assert [one.location for one in leftovers] == ["old/abc"]
+    remove_leftovers(database, leftovers, here.artifacts, idle_seconds=0, installation=own)
+    assert store.entries(hidden=True).keys() == {OWNER}
+
+
+def test_the_command_that_removes_leftovers_knows_its_installation(
+    database: Database, here: Settings, built: SketchVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert here.artifacts_url is not None
+    with transaction(database) as session:
+        catalog.get_version(session, "tiny").state = "deleted"
+    for name, value in {
+        "DATABASE_URL": here.database_url,
+        "DATA_DIR": str(here.data_dir),
+        "ARTIFACTS_URL": here.artifacts_url,
+        "ARTIFACTS_DIR": str(here.artifacts_dir),
+    }.items():
+        monkeypatch.setenv(f"NEVERSEEN_{name}", value)
+
+    def gc() -> str:
+        done = CliRunner().invoke(command_line, ["sketches", "gc", "--yes", "--idle-hours", "0"])
+        return f"{done.output} {done.exception}"
+
+    with monkeypatch.context() as patch:
+        patch.setenv("NEVERSEEN_SECRET", "of another installation, with another catalog")
+        assert "another installation's" in gc()
+    assert find_published(f"{here.artifacts_url}/{built.location}") is not None
+    assert "Removed 2" in gc()
+    assert ObjectStore(here.artifacts_url).entries().keys() == {OWNER}
 
 
 # Backups, and moving
@@ -520,3 +776,74 @@ def test_a_locations_place_is_the_same_here_and_there() -> None:
     assert artifacts.path("names/0123") == Path("/srv/artifacts/names/0123")
     assert artifacts.origin("names/0123") == "s3://bucket/artifacts/names/0123"
     assert Settings(data_dir=Path("/srv")).artifacts.origin("names/0123") is None
+
+
+def test_a_backup_is_whole_whatever_goes_meanwhile(
+    database: Database, here: Settings, built: SketchVersion, tmp_path: Path
+) -> None:
+    of = artifact(database, here)
+    supplements.add(of.open(files=()), NAMES, [[1], [3]])
+    gone: list[Path] = []
+
+    def remove(done: int, total: int) -> None:
+        assert done <= total
+        if not gone:
+            supplements.remove(of.path, [1], url=of.origin)
+            gone.append(of.path / PARAMETERS)
+            gone[0].unlink()
+
+    made = back_up(here, tmp_path / "backup", dump=None, progress=remove)
+    assert (made.versions, made.damaged, len(gone)) == (1, (), 1)
+    copy = tmp_path / "backup" / "artifacts" / built.location
+    assert supplements.read(open_artifact(copy, checksum=built.checksum)).sets == [(3,)]
+
+
+def test_what_is_restored_isnt_dropped_because_the_store_has_lost_it(
+    database: Database, here: Settings, built: SketchVersion, tmp_path: Path
+) -> None:
+    of = artifact(database, here)
+    supplements.add(of.open(files=()), NAMES, [[3]])
+    back_up(here, tmp_path / "backup", dump=None, progress=lambda *_: None)
+    store = supplements.store_at(str(of.origin))
+    store.remove(*store.names())
+    restored = here.model_copy(update={"artifacts_dir": tmp_path / "backup" / "artifacts"})
+    assert new_predictor().load(artifact(database, restored)).label == built.label
+    assert sets_of(artifact(database, restored)) == [(3,)]
+
+
+@pytest.mark.usefixtures("sketch")
+def test_another_sketch_in_the_place_of_one_keeps_no_other_from_being_uploaded(
+    database: Database, settings: Settings, url: str, tmp_path: Path
+) -> None:
+    moving = settings.model_copy(update={"artifacts_url": f"{url}/artifacts"})
+    build_sketch(
+        database,
+        settings,
+        sketch="a-second",
+        dataset="names",
+        configuration=CONFIGURATION,
+        progress=lambda *_: None,
+    )
+    with transaction(database, writes=False) as session:
+        place = catalog.get_version(session, "a-second").location
+    ObjectStore(f"{url}/artifacts/{place}").write("notes.txt", b"somebody else's")
+    uploaded = upload_artifacts(database, moving)
+    assert uploaded.versions == 1
+    [sentence] = uploaded.damaged
+    assert sentence.startswith("a-second v1: The destination holds other things")
+    assert new_predictor().load(artifact(database, moving)).label == "tiny v1"
+
+
+@pytest.mark.usefixtures("sketch")
+def test_models_of_before_the_store_was_set_are_served_until_they_are_uploaded(
+    database: Database, settings: Settings, url: str
+) -> None:
+    supplements.add(artifact(database, settings).open(files=()), NAMES, [[3]])
+    moving = settings.model_copy(update={"artifacts_url": f"{url}/artifacts"})
+    predictor = new_predictor()
+    of = artifact(database, moving)
+    assert predictor.load(of).label == "tiny v1"
+    Sharing(database, predictor, moving.artifacts).look()
+    assert sets_of(of) == [(3,)]
+    assert upload_artifacts(database, moving).models == 1
+    assert [len(names) for names in models_of(of)] == [1, 1]

@@ -1,4 +1,4 @@
-"""Builds on Ray nodes of this machine: ``python -m tests.benchmarks.cluster``.
+"""Builds on Ray nodes of this machine: ``python -m tests.benchmarks.cluster``, four minutes.
 
 A node is a worker of one processor, held to a core of its own. The same build is made by one node and by two, in turns;
 then thousands of blocks that are hardly any work, by `engine.sketch.build` as it is, to see what a block costs beside
@@ -172,8 +172,11 @@ def main() -> None:
     options = Options(**vars(parser.parse_args()))
     use_one_thread()
     about = {**bench.conditions("cpu"), "ray": version("ray")}
+    figures, aside = list[Figure](), Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
-        figures = list(run(options, Path(folder)))
+        for figure in run(options, Path(folder)):  # told at once: whoever stops it has what was measured
+            figures.append(figure)
+            aside.print(f"{figure.name}: {figure.value:.4g} {figure.unit}", highlight=False, soft_wrap=True)
     Console(file=sys.stdout).print(bench.table(figures, about), highlight=False)
     if options.output is not None:
         bench.append(options.output, figures, about)

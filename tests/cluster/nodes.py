@@ -65,6 +65,12 @@ class Nodes:
         """HOST:PORT of the head."""
         return str(self._processes.address)
 
+    @property
+    def sockets(self) -> Path:
+        """Where the sockets of all nodes lie."""
+        head: Any = self._processes.head_node
+        return Path(head.get_session_dir_path()) / "sockets"
+
     def add(self, count: int = 1, *, environment: Mapping[str, str] | None = None, gpus: int = 0) -> None:
         """Start nodes, with further variables in their environment, and GPUs that they claim to have."""
         for _ in range(count):
@@ -131,8 +137,15 @@ def marked_environment() -> Iterator[str]:
 @contextmanager
 def running_nodes() -> Iterator[Nodes]:
     """A head alone; who wants nodes adds them."""
-    with tempfile.TemporaryDirectory(prefix="nt-", ignore_cleanup_errors=True) as directory:
-        nodes = Nodes(Path(directory))
+    with (
+        tempfile.TemporaryDirectory(prefix="nt-", ignore_cleanup_errors=True) as directory,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # Where the head leaves its address: else in a directory of all of Ray's clusters, which it doesn't make.
+        patch.setenv("RAY_TMPDIR", directory)
+        place = Path(directory, "ray")
+        place.mkdir()
+        nodes = Nodes(place)
         try:
             yield nodes
         finally:
@@ -208,6 +221,10 @@ class Counted:
     def __init__(self, cluster: Cluster, log: Path) -> None:
         log.mkdir()
         self._cluster, self._log = cluster, log
+
+    def named(self, device: str) -> str:
+        """As the cluster."""
+        return self._cluster.named(device)
 
     def once(self, device: str, function: Callable[..., Result], /, *arguments: object) -> Result:
         """As the cluster."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -32,11 +33,14 @@ from app.tables import SketchVersion
 from engine import supplements
 from engine.cluster import Cluster, connected
 from engine.configuration import SketchConfiguration
+from engine.connection import load_ray
 from engine.copies import fetch
+from engine.data import census_names
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, WorkerError
 from engine.evaluate import evaluate, random_sets
 from engine.measure import Measurement
+from engine.model import ModelConfiguration
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import build, direction_steps
@@ -173,7 +177,8 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
     assert process.returncode == 130, said + complained
     assert "Traceback" not in said + complained
     wait_until(lambda: not working(mark), "the nodes stop to work", seconds=10)
-    finished = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.safetensors")}
+    names = {path.name.partition(".")[0] + path.suffix: path for path in partial.glob("*.safetensors")}
+    finished = {name: path.stat().st_mtime_ns for name, path in names.items()}
     assert 3 < len(finished) < 25
     with engine(*arguments, cwd=tmp_path) as process:
         said, complained = process.communicate(timeout=90)
@@ -185,26 +190,51 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
     assert alone.manifest.files == built.manifest.files
 
 
-def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(tmp_path: Path, documents: Documents) -> None:
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0)])
+def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(
+    ending: signal.Signals | None, code: int, tmp_path: Path, documents: Documents
+) -> None:
     (tmp_path / "names.txt").write_text("\n".join(documents.texts))
-    before = set(Path("/tmp").iterdir())
-    for interrupted in (True, False):
-        mark = f"local-{interrupted}"
-        with engine("build", "names.txt", "a", *BLOCKS, "--cluster", "local", cwd=tmp_path, **{MARK: mark}) as process:
-            if interrupted:
-                wait_until(
-                    lambda: len(list((tmp_path / "a.partial").glob("directions-*"))) >= 2, "some blocks are there"
-                )
-                os.killpg(process.pid, signal.SIGINT)
-            said, complained = process.communicate(timeout=90)
-        assert (process.returncode, complained) == (130 if interrupted else 0, ""), said + complained
-        assert said.startswith("On a cluster of 1 node: ")
-        assert "Traceback" not in said
-        wait_until(lambda mark=mark: not processes(mark), "all processes end", seconds=10)  # type: ignore[misc]
-        assert not [path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith("ns-")]
-    _, bar, last = said.splitlines()[0:3]
-    assert bar.startswith("Sketching")
-    assert last.startswith("a: ")
+    mark = f"local-{code}"
+    with engine("build", "names.txt", "a", *BLOCKS, "--cluster", "local", cwd=tmp_path, **{MARK: mark}) as process:
+        wait_until(lambda: bool(directories(mark)), "the cluster starts")
+        (place,) = directories(mark)
+        if ending is not None:
+            wait_until(lambda: some_are_finished(tmp_path), "some blocks are there")
+            os.kill(process.pid, ending)
+        said, complained = process.communicate(timeout=90)
+    assert (process.returncode, complained) == (code, ""), said + complained
+    assert said.startswith("On a cluster of 1 node: ")
+    assert "Traceback" not in said
+    wait_until(lambda: not processes(mark), "all processes end", seconds=10)
+    assert not place.exists()
+    if ending is None:
+        _, bar, last = said.splitlines()[0:3]
+        assert bar.startswith("Sketching")
+        assert last.startswith("a: ")
+    else:
+        assert some_are_finished(tmp_path)
+
+
+def test_nobody_else_reaches_the_sockets_of_a_cluster_of_this_machine(tmp_path: Path) -> None:
+    with engine_script(_SHOW_SESSION, cwd=tmp_path) as process:
+        said, complained = process.communicate(timeout=90)
+    assert process.returncode == 0, complained
+    session, *modes = said.split()
+    assert session.startswith("/tmp/ns-")
+    assert modes[0] == "0o700"  # of the directory in /tmp, through which all ways lead
+
+
+_SHOW_SESSION = """
+from pathlib import Path
+from engine.cluster import connected
+with connected("local") as ray:
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    ways = [path for path in reversed((session / "sockets", *session.parents, session)) if path.is_relative_to("/tmp")]
+    ways = sorted({path for path in ways if path != Path("/tmp")}, key=lambda path: len(path.parts))
+    assert list((session / "sockets").iterdir())
+    print(session, *(oct(path.stat().st_mode & 0o777) for path in ways))
+"""
 
 
 def test_retrains_that_are_spread_are_those_of_one_machine_to_the_bit(
@@ -322,6 +352,131 @@ def test_a_node_without_native_code_is_refused_where_others_have_it(
     place = Planned(connection, tmp_path / "log", alone)
     with pytest.raises(ConfigurationError, match=r"^The node 127.0.0.1 has no C\+\+ compiler that works, .*\(g\+\+"):
         build(documents, configuration, tmp_path / "a", place=place)
+
+
+def test_a_node_of_another_kind_is_refused_and_both_kinds_are_named(
+    nodes: Nodes,
+    connection: Cluster,
+    alone: Artifact,
+    tmp_path: Path,
+    documents: Documents,
+    configuration: SketchConfiguration,
+) -> None:
+    nodes.keep(0)
+    nodes.add(environment={"ATEN_CPU_CAPABILITY": "default"})  # where torch works as on an old processor
+    place = Planned(connection, tmp_path / "log", alone)
+    with pytest.raises(
+        ConfigurationError, match=r"^The node 127.0.0.1 would train .*DEFAULT.*last bits.*one kind"
+    ) as at:
+        build(documents, configuration, tmp_path / "a", place=place)
+    assert alone.manifest.plan.execution.processor in str(at.value)
+
+
+def test_a_node_that_can_not_fuse_is_refused_where_others_do(
+    nodes: Nodes,
+    connection: Cluster,
+    alone: Artifact,
+    tmp_path: Path,
+    documents: Documents,
+    configuration: SketchConfiguration,
+) -> None:
+    nodes.keep(0)
+    nodes.add(environment={"PATH": str(tmp_path)})  # torch compiles by the same compiler
+    there = dataclasses.replace(alone.manifest.plan.execution, native=False, fused=True, processor="")
+    planned = dataclasses.replace(alone.manifest.plan, execution=there)
+    fused = dataclasses.replace(alone, manifest=dataclasses.replace(alone.manifest, plan=planned))
+    with pytest.raises(ConfigurationError, match=r"would train by torch on cpu .* was begun by compiled torch"):
+        build(documents, configuration, tmp_path / "a", place=Planned(connection, tmp_path / "log", fused))
+
+
+def test_a_device_of_this_machine_has_no_number_on_a_node(nodes: Nodes, connection: Cluster) -> None:
+    nodes.keep(0)
+    nodes.add(gpus=1)
+    assert (connection.named("cuda:1"), connection.named("cpu"), connection.workers("cuda:1")) == ("cuda", "cpu", 1)
+    seen = Seen(connection)
+    with pytest.raises(ConfigurationError, match="The device 'cuda' isn't available here"):
+        build(census_names().first(3), tiny(), Path("never"), device="cuda:1", place=seen)
+    assert seen.devices == {"cuda"}
+
+
+class Seen(Counted):
+    """A cluster that notes the devices that its nodes are told."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.devices: set[object] = set()
+
+    def once(self, device, function, /, *arguments):  # type: ignore[no-untyped-def]
+        """As the cluster."""
+        self.devices |= {one for one in arguments if isinstance(one, str)}
+        return super().once(device, function, *arguments)
+
+
+def tiny() -> SketchConfiguration:
+    """What is built fast."""
+    model = ModelConfiguration(vocabulary=census_names().first(3).vocabulary, width=4, heads=1)
+    return SketchConfiguration(model=model, directions=4)
+
+
+def test_a_machine_without_a_node_of_the_cluster_says_how_to_start_one(
+    nodes: Nodes, tmp_path: Path, documents: Documents
+) -> None:
+    (tmp_path / "names.txt").write_text("ana\nbob\ncleo")
+    nodes.keep(0)
+    sockets = nodes.sockets
+    hidden = sockets.with_name("hidden")
+    sockets.rename(hidden)
+    try:
+        with engine("build", "names.txt", "a", "--cluster", nodes.address, cwd=tmp_path) as process:
+            _, complained = process.communicate(timeout=20)
+    finally:
+        hidden.rename(sockets)
+    assert process.returncode == 2
+    assert complained.startswith(f"Error: This machine has no node of the cluster at {nodes.address}: run `ray start ")
+    assert "--num-cpus 0" in complained
+
+
+def test_a_cluster_without_room_is_told_once(
+    cluster: Cluster,
+    tmp_path: Path,
+    documents: Documents,
+    configuration: SketchConfiguration,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("engine.cluster._SILENT_SECONDS", 1.0)
+    ray = load_ray()
+    others = [ray.remote(num_cpus=1)(_Others).remote() for _ in range(2)]
+    ray.get([other.ping.remote() for other in others])
+
+    def leave(*, after: float) -> None:
+        time.sleep(after)
+        for other in others:
+            ray.kill(other)
+
+    leaving = threading.Thread(target=leave, kwargs={"after": 4})
+    leaving.start()
+    build(documents.first(12), dataclasses.replace(configuration, directions=8), tmp_path / "a", place=cluster)
+    leaving.join()
+    told = [record.getMessage() for record in caplog.records if "Nothing has started" in record.getMessage()]
+    assert told[0].startswith("Nothing has started for 1 s: the cluster has 2 CPUs, and other work may have them all")
+    assert len(told) == 1
+
+
+def test_work_that_takes_long_is_not_taken_for_a_full_cluster(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.once("cpu", time.sleep, 0)
+    monkeypatch.setattr("engine.cluster._SILENT_SECONDS", 3.0)
+    cluster.once("cpu", time.sleep, 6)
+    assert "Nothing has started" not in caplog.text
+
+
+class _Others:
+    """Takes a processor."""
+
+    def ping(self) -> None:
+        """Be there."""
 
 
 class Planned(Counted):
@@ -455,6 +610,34 @@ def engine(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def engine_script(script: str, *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program in a session of its own, which doesn't outlive the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def directories(mark: str) -> set[Path]:
+    """Of the clusters of this machine that commands with a mark have started."""
+    return {Path(found) for command in processes(mark).values() for found in re.findall(r"/tmp/ns-\w+", command)}
+
+
+def some_are_finished(directory: Path) -> bool:
+    """Whether a build of an artifact "a" has finished two blocks at least."""
+    return len(list((directory / "a.partial").glob("directions-*.safetensors"))) >= 2
 
 
 def working(mark: str) -> list[int]:

@@ -314,6 +314,24 @@ def test_a_damaged_retrained_model_is_named_and_its_artifact_copied(installation
     assert sentence.startswith("tiny v2: of the models retrained beside it")
 
 
+@pytest.mark.parametrize("when", ["at once", "while its version is copied"])
+def test_a_retrained_model_that_goes_meanwhile_keeps_its_version_in_the_backup(
+    installation: Settings, tmp_path: Path, when: str
+) -> None:
+    beside = pinned(installation, 2)
+    begun = tmp_path / "backup.partial" / "artifacts" / place_of(installation, 2).name
+
+    def removed(done: int, total: int) -> None:
+        assert done <= total
+        if when == "at once" or begun.exists():
+            beside.unlink(missing_ok=True)
+
+    made = back_up(installation, tmp_path / "backup", dump=None, progress=removed)
+    assert not beside.exists()
+    assert (made.versions, made.damaged) == (2, ())
+    assert not list((tmp_path / "backup").rglob(beside.name))
+
+
 def test_a_catalog_whose_file_is_damaged_is_not_copied(installation: Settings, tmp_path: Path) -> None:
     path = installation.data_dir / "catalog.sqlite"
     content = bytearray(path.read_bytes())
@@ -373,13 +391,23 @@ def test_a_dump_is_for_postgresql_alone(installation: Settings, tmp_path: Path) 
         back_up(installation, tmp_path / "backup", dump=tmp_path / "dump", progress=silent)
 
 
-def test_postgresql_is_to_be_dumped_first_and_how_is_said_without_the_password(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, database_url="postgresql://me:hunter2@db.example.org/neverseen")
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hunter2@db.example.org/neverseen", "postgresql://me@db.example.org/neverseen"),
+        (
+            "postgresql://db.example.org/neverseen?user=me&password=hunter2&sslpassword=hunter2&sslmode=require",
+            "postgresql://db.example.org/neverseen?sslmode=require&user=me",
+        ),
+    ],
+)
+def test_postgresql_is_to_be_dumped_first_and_how_is_said_without_the_password(
+    tmp_path: Path, url: str, shown: str
+) -> None:
+    settings = Settings(data_dir=tmp_path, database_url=url)
     with pytest.raises(ConfigurationError) as refused:
         back_up(settings, tmp_path / "backup", dump=None, progress=silent)
-    assert "pg_dump --format=custom --file=catalog.dump 'postgresql://me@db.example.org/neverseen'" in str(
-        refused.value
-    )
+    assert f"pg_dump --format=custom --file=catalog.dump '{shown}'" in str(refused.value)
     assert "hunter2" not in str(refused.value)
     (tmp_path / "plain.sql").write_text("-- PostgreSQL database dump")
     with pytest.raises(ConfigurationError, match=r"plain\.sql isn't what pg_dump --format=custom writes"):

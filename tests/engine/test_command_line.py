@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 PNG = b"\x89PNG\r\n"
 
-
-def engine(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
+Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents and a sketch of them, built by a process of its own, as a person would start it."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "names.txt").write_text("ana\nbob\ncleo\ndana\neli\nbea\nnoel\nleo")
-    built = engine("build", "names.txt", "sketch", "--directions", "6", "--degree", "2", cwd=folder)
+    arguments = ["build", "names.txt", "sketch", "--directions", "6", "--degree", "2"]
+    built = subprocess.run(
+        [sys.executable, "-m", "engine", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert built.returncode == 0, built.stderr
     assert "checksum" in built.stdout
     return folder
 
 
-def test_a_sketch_is_evaluated_against_retrains(folder: Path) -> None:
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs a command line in the folder, within this process, for others take seconds to start."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str, package: str = "engine") -> Done:
+        monkeypatch.setattr(sys, "argv", [package, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"{package}.__main__").main()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
+def test_a_sketch_is_evaluated_against_retrains(folder: Path, run: Callable[..., Done]) -> None:
     arguments = [
         "evaluate",
         "sketch",
@@ -45,7 +64,7 @@ def test_a_sketch_is_evaluated_against_retrains(folder: Path) -> None:
         "--plot",
         "a.png",
     ]
-    done = engine(*arguments, cwd=folder)
+    done = run(*arguments)
     assert done.returncode == 0, done.stderr
     assert (folder / "a.png").read_bytes().startswith(PNG)
     figures = json.loads((folder / "a.json").read_text())["accuracy"]
@@ -53,10 +72,10 @@ def test_a_sketch_is_evaluated_against_retrains(folder: Path) -> None:
     assert all(0 <= f["coverage"] <= 1 for f in figures)
 
 
-def test_the_figures_are_written_as_pictures_and_json(folder: Path) -> None:
+def test_the_figures_are_written_as_pictures_and_json(folder: Path, run: Callable[..., Done]) -> None:
     few = ["--order", "2", "--directions", "3", "--degree", "2", "--sketch-directions", "4"]
     of = ["--text", "ana", "--contains", "d", "--curve-text", "leo", "--curve-contains", "no"]
-    done = engine("figures", "names.txt", "pictures", *few, *of, cwd=folder)
+    done = run("figures", "names.txt", "pictures", *few, *of)
     assert done.returncode == 0, done.stderr
     for name in ("norms", "expansion", "curve"):
         assert (folder / "pictures" / f"{name}.png").read_bytes().startswith(PNG)
@@ -70,14 +89,14 @@ def test_the_figures_are_written_as_pictures_and_json(folder: Path) -> None:
     assert f"{curve['standard_errors'][2][-1]:.4f}" in done.stdout
 
 
-def test_the_bench_appends_ratios_of_one_run(folder: Path) -> None:
+def test_the_bench_appends_ratios_of_one_run(folder: Path, run: Callable[..., Done]) -> None:
     arguments = ["bench", "--documents", "20", "--directions", "4", "--rounds", "1", "--no-whole", "--no-growth"]
-    for run in (1, 2):
-        done = engine(*arguments, "--output", "b.jsonl", cwd=folder)
+    for runs in (1, 2):
+        done = run(*arguments, "--output", "b.jsonl")
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in (folder / "b.jsonl").read_text().splitlines()]
         figures = {line["name"]: line for line in lines}
-        assert len(lines) == run * len(figures)
+        assert len(lines) == runs * len(figures)
     ring = figures["build, 4 directions, degree 3"]
     assert ring["ratio"] == pytest.approx(ring["value"] / figures["plain training step"]["value"])
     assert ring["target"] == 0.08
@@ -99,16 +118,15 @@ def test_the_bench_appends_ratios_of_one_run(folder: Path) -> None:
         (["evaluate", "sketch", "names.txt", "--text", "zoe"], "'z'"),
     ],
 )
-def test_what_is_refused_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
-    done = engine(*arguments, cwd=folder)
+def test_what_is_refused_is_one_line_and_exit_code_2(
+    folder: Path, run: Callable[..., Done], arguments: list[str], message: str
+) -> None:
+    done = run(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (folder / "x").exists()
-
-
-WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from {package}.__main__ import main; main()"
 
 
 @pytest.mark.parametrize(
@@ -120,15 +138,19 @@ WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from {package}.__main__ im
     ],
 )
 def test_without_the_extra_a_cluster_is_refused_with_what_to_install(
-    folder: Path, tmp_path: Path, package: str, arguments: list[str]
+    folder: Path,
+    run: Callable[..., Done],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    arguments: list[str],
 ) -> None:
-    catalog = {"NEVERSEEN_DATA_DIR": str(tmp_path)}
-    for command in ([sys.executable, "-m", "app", "db", "upgrade"],) * (package == "app") + (
-        [sys.executable, "-c", WITHOUT_RAY.format(package=package), *arguments],
-    ):
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, **catalog}, capture_output=True, text=True, check=False
-        )
+    """`test_without_extras.py` has processes that never could import it."""
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    if package == "app":
+        assert run("db", "upgrade", package=package).returncode == 0
+    done = run(*arguments, package=package)
     assert done.returncode == 2
     assert done.stderr == "Error: A cluster needs Ray: pip install 'neverseen[cluster]'.\n"
     assert not (folder / "x").exists()

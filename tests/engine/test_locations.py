@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -11,12 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from uuid import uuid4
 
+import boto3
+import fsspec
 import pytest
 import s3fs
+from fsspec.implementations.memory import MemoryFileSystem
+from s3fs.errors import translate_boto_error
 
 from engine.errors import ArtifactError, ConfigurationError, StoreError
 from engine.locations import ObjectStore, parse_location
+from engine.refusals import is_passing
 from tests.stores import Proxy, bucket_behind, enforced_rights, new_clients, user
 
 STORAGE = Path(__file__).parents[2] / "docs" / "storage.md"
@@ -43,6 +50,7 @@ def proxied(s3_port: int) -> Iterator[tuple[Proxy, ObjectStore]]:
         ("/srv/a", Path("/srv/a")),
         ("file:///srv/with%20space", Path("/srv/with space")),
         ("s3://bucket/some/prefix/", "s3://bucket/some/prefix"),
+        ("S3://Bucket/Prefix", "s3://Bucket/Prefix"),
         ("gs://bucket", "gs://bucket"),
         ("memory://tests", "memory://tests"),
     ],
@@ -167,6 +175,156 @@ def test_a_bucket_that_keeps_versions_keeps_none_of_what_is_removed(s3: str) -> 
     assert versions() == ["artifacts/model-2"]
 
 
+@pytest.fixture
+def versioned(s3: str) -> ObjectStore:
+    """A place in a bucket that keeps versions."""
+    s3fs.S3FileSystem().call_s3(
+        "put_bucket_versioning", Bucket=s3.removeprefix("s3://"), VersioningConfiguration={"Status": "Enabled"}
+    )
+    return ObjectStore(f"{s3}/artifacts")
+
+
+@pytest.mark.parametrize("step", ["list_object_versions", "delete_object"])
+def test_what_cant_be_removed_with_its_versions_isnt_hidden_either(
+    versioned: ObjectStore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for content in (b"first", b"second"):
+        versioned.write("model", content)
+    real, refused = s3fs.S3FileSystem.call_s3, 0
+
+    def call(self: s3fs.S3FileSystem, method: str, **arguments: object) -> object:
+        nonlocal refused
+        if method == step:
+            refused += 1
+            if step == "list_object_versions" or refused == 2:  # after the first version was removed
+                raise PermissionError("Access Denied")
+        return real(self, method, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "call_s3", call)
+        with pytest.raises(StoreError, match="Check credentials and rights"):
+            versioned.remove("model")
+    assert refused
+    assert versioned.read("model") == b"second"
+    versioned.remove("model")
+    assert versioned.entries(hidden=True) == versioned.entries() == {}
+
+
+def test_what_others_have_hidden_is_listed_and_removed_when_asked(versioned: ObjectStore) -> None:
+    for name in ("kept", "hidden", "deeper/hidden"):
+        versioned.write(name, b"x")
+        versioned.write(name, b"xyz")
+    for name in ("hidden", "deeper/hidden"):
+        s3fs.S3FileSystem().rm_file(f"{versioned.url.removeprefix('s3://')}/{name}")
+    assert versioned.entries().keys() == {"kept"}
+    assert {name: entry.bytes for name, entry in versioned.entries(hidden=True).items()} == {
+        "kept": 4,
+        "hidden": 4,
+        "deeper/hidden": 4,
+    }
+    versioned.remove_hidden()
+    assert {name: entry.bytes for name, entry in versioned.entries(hidden=True).items()} == {"kept": 4}
+    assert versioned.read("kept") == b"xyz"
+
+
+def test_a_listing_of_versions_in_pages_is_read_to_its_end(
+    versioned: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = s3fs.S3FileSystem.call_s3
+
+    def in_pages(self: s3fs.S3FileSystem, method: str, **arguments: object) -> object:
+        return real(self, method, **arguments, **({"MaxKeys": 2} if method == "list_object_versions" else {}))
+
+    names = [f"{number}" for number in range(5)]
+    for name in names:
+        versioned.write(name, b"x")
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", in_pages)
+    assert sorted(versioned.entries(hidden=True)) == names
+    versioned.remove(*names[1:])
+    assert versioned.entries(hidden=True).keys() == {"0"}
+
+
+def test_a_store_of_s3s_kind_that_knows_no_versions_removes_nevertheless(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = ObjectStore(f"{s3}/artifacts"), s3fs.S3FileSystem.call_s3
+    for name in ("a", "b", "c"):
+        store.write(name, b"x")
+
+    def call(self: s3fs.S3FileSystem, method: str, **arguments: object) -> object:
+        if method == "list_object_versions":
+            raise translate_boto_error(refused("NotImplemented", 501)) from refused("NotImplemented", 501)
+        return real(self, method, **arguments)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", call)
+    store.remove("a", "b", "nothing")
+    store.remove_hidden()
+    assert store.entries(hidden=True).keys() == {"c"}
+
+
+def test_several_are_removed_and_no_others(store: ObjectStore) -> None:
+    for name in ("a", "b", "deeper/a", "a-2"):
+        store.write(name, b"x")
+    store.remove()
+    store.remove("a", "deeper/a", "nothing")
+    assert store.entries().keys() == {"b", "a-2"}
+
+
+@pytest.mark.parametrize("name", ["../beside", "a/../../beside", "a//b", "/tmp/a", "./a"])
+def test_an_object_whose_name_leads_elsewhere_is_refused_when_all_are_listed(store: ObjectStore, name: str) -> None:
+    store.write("sound", b"x")
+    assert store.names() == {"sound"}
+    put(store, name)
+    with pytest.raises(StoreError, match="no file can be named like"):
+        store.entries()
+
+
+def test_an_object_that_stands_for_a_directory_is_none(s3: str) -> None:
+    """Consoles make such, to show an empty one."""
+    store = ObjectStore(f"{s3}/artifacts")
+    for name in ("", "deeper/"):
+        put(store, name)
+    assert store.entries() == store.entries(hidden=True) == {}
+
+
+def put(store: ObjectStore, name: str) -> None:
+    """Write an object of just this name."""
+    if store.url.startswith("s3://"):
+        bucket, _, prefix = store.url.removeprefix("s3://").partition("/")
+        client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=b"x")
+    else:
+        fsspec.filesystem("memory").pipe_file(f"{store.url}/{name}", b"x")
+
+
+class ClientError(Exception):
+    """As botocore's."""
+
+    def __init__(self, response: dict[str, object]) -> None:
+        super().__init__(response)
+        self.response = response
+
+
+def refused(code: str, status: int) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}})
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "passing"),
+    [
+        ("SlowDown", 503, True),
+        ("InternalError", 500, True),
+        ("NotImplemented", 501, False),
+        ("HTTPVersionNotSupported", 505, False),
+        ("AccessDenied", 403, False),
+    ],
+)
+def test_what_a_server_doesnt_know_isnt_waited_for(code: str, status: int, passing: bool) -> None:
+    error = translate_boto_error(refused(code, status))
+    error.__cause__ = refused(code, status)
+    assert is_passing(error) == passing
+
+
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL"])
 def test_another_s3_than_amazons_is_named_by_the_environment(s3: str, s3_port: int, name: str) -> None:
     """In a process of its own: fsspec reads its variables once."""
@@ -181,6 +339,7 @@ def test_the_rights_that_are_documented_are_enough(
     s3: str, s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bucket = s3.removeprefix("s3://")
+    s3fs.S3FileSystem().call_s3("put_bucket_versioning", Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     [policy] = re.findall(r"```json\n(.*?)```", STORAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     key, secret = user(s3_port, policy=policy.replace("BUCKET", bucket).replace("PREFIX", "artifacts"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
@@ -193,7 +352,7 @@ def test_the_rights_that_are_documented_are_enough(
         store.download("a", tmp_path / "a")
         assert store.names() == {"a", "b"}
         store.remove("a")
-        assert store.names() == {"b"}
+        assert store.entries(hidden=True).keys() == {"b"}
         with pytest.raises(StoreError, match="Check credentials and rights"):
             ObjectStore(f"{s3}/elsewhere").write("a", b"x")
 
@@ -295,3 +454,40 @@ def test_a_disk_that_cant_be_written_is_no_store_that_is_away(store: ObjectStore
         store.download("a", tmp_path / "file" / "a")
     assert not isinstance(error.value, StoreError)
     assert time.monotonic() - started < 5
+
+
+def test_a_directory_that_isnt_there_isnt_missing_in_the_store(store: ObjectStore, tmp_path: Path) -> None:
+    store.write("a", b"x")
+    with pytest.raises(ArtifactError, match="a can't be written: No such file") as error:
+        store.download("a", tmp_path / "nowhere" / "a")
+    assert not isinstance(error.value, StoreError)
+
+
+def test_a_right_that_is_missing_on_the_disk_is_no_refusal_of_the_stores(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it goes after the first look, which a client then tells like a right that is missing in the store."""
+    store.write("a", b"x")
+    real = Path.touch
+
+    def touched_and_gone(path: Path) -> None:
+        real(path)
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere" / "a")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", touched_and_gone)
+        with pytest.raises(ArtifactError, match="a can't be written") as download:
+            store.download("a", tmp_path / "a")
+    assert not isinstance(download.value, StoreError)
+
+
+def test_a_file_that_cant_be_read_is_no_refusal_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+
+    def refuse(self: object, path: str, _: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", refuse)
+    with pytest.raises(PermissionError):
+        ObjectStore(f"memory://{uuid4().hex}").upload(tmp_path / "file", "b")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from engine.retrain import retrain
 from engine.sketch import build
 from engine.train import Step, TrainingConfiguration, schedule
 from tests import oracles
+from tests.forked import begin, succeeds
 from tests.oracles import loss_of
 from tests.strategies import native_code, train_natively
 
@@ -315,7 +314,16 @@ def test_a_compiler_that_fails_leaves_the_work_to_torch(
     assert not any((tmp_path / "neverseen" / "native").iterdir())
 
 
-@pytest.mark.usefixtures("forgetful")
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile without optimisation, in half the time: what is computed doesn't matter."""
+    monkeypatch.setattr(compiling, "_FLAGS", UNOPTIMISED)
+
+
+UNOPTIMISED = tuple(flag for flag in compiling._FLAGS if flag != "-O3")  # noqa: SLF001
+
+
+@pytest.mark.usefixtures("forgetful", "quick")
 def test_compiled_code_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
     native_code(torch.float32, 1, 1)
@@ -331,9 +339,14 @@ def test_compiled_code_is_kept_and_found_again(tmp_path: Path, monkeypatch: pyte
 
 
 LOADING = """
-import torch
-from engine.native.library import library
-print(library(torch.float32, 1, 1).lanes)
+import io, os, sys, torch
+from pathlib import Path
+sys.stderr, os.environ["XDG_CACHE_HOME"] = io.StringIO(), {place!r}
+from engine.native import library
+library._FLAGS = {flags!r}
+code = library.library(torch.float32, 1, 1)
+assert not sys.stderr.getvalue()
+Path({place!r}, "lanes").write_text(str(code.lanes))
 """
 
 
@@ -342,12 +355,10 @@ def test_kept_code_that_is_damaged_is_compiled_anew(tmp_path: Path) -> None:
     native_code(torch.float32, 1, 1)
 
     def load() -> str:
-        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-c", LOADING], env=environment, capture_output=True, text=True, check=True
-        )
-        assert not done.stderr
-        return done.stdout
+        assert succeeds(begin(LOADING.format(place=str(tmp_path), flags=UNOPTIMISED)))
+        lanes = (tmp_path / "lanes").read_text()
+        (tmp_path / "lanes").unlink()
+        return lanes
 
     lanes = load()
     [kept] = (tmp_path / "neverseen" / "native").iterdir()
@@ -356,7 +367,7 @@ def test_kept_code_that_is_damaged_is_compiled_anew(tmp_path: Path) -> None:
     assert not kept.exists()
 
 
-@pytest.mark.usefixtures("forgetful")
+@pytest.mark.usefixtures("forgetful", "quick")
 @pytest.mark.parametrize("what", ["directory", "file"])
 def test_code_that_others_could_have_written_is_not_loaded(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -376,7 +387,7 @@ def test_code_that_others_could_have_written_is_not_loaded(
         assert compiling._cache() != kept.parent  # noqa: SLF001
 
 
-@pytest.mark.usefixtures("forgetful")
+@pytest.mark.usefixtures("forgetful", "quick")
 def test_where_nothing_can_be_kept_code_lasts_as_long_as_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

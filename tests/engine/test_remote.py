@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import shutil
 import threading
@@ -11,19 +12,23 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import Tensor
 
+from engine.blocks import Job
 from engine.configuration import SketchConfiguration
-from engine.copies import fetch
+from engine.copies import drop_incomplete, fetch
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError, StoreError
 from engine.locations import Location, ObjectStore
 from engine.remote import Published, RemoteWorkspace, find_published, open_workspace, upload
 from engine.sketch import build
-from engine.store import MANIFEST, PARAMETERS, Artifact, File, open_artifact, read_tensors, serialised_manifest
-from engine.workspace import Workspace
+from engine.store import MANIFEST, PARAMETERS, Artifact, File, Plan, open_artifact, read_tensors, serialised_manifest
+from engine.tasks import train_block
+from engine.workspace import LOCK, Workspace
 from tests.stores import Proxy, bucket_behind, new_clients
 
 
@@ -109,7 +114,7 @@ def test_what_another_plan_left_is_removed(destination: Location, artifact: Arti
         assert workspace.describe() == {}
     where = destination.with_name("built.partial").iterdir() if isinstance(destination, Path) else None
     left = {path.name for path in where} if where else ObjectStore(str(destination)).entries().keys()
-    assert left == {"plan.json"}
+    assert left - {LOCK} == {"plan.json"}
 
 
 def test_a_build_whose_place_another_plan_takes_ends_at_its_next_file_and_leaves_no_mixture(
@@ -133,6 +138,147 @@ def test_a_build_whose_place_another_plan_takes_ends_at_its_next_file_and_leaves
     assert fetch(url, tmp_path / "copy", checksum=published.checksum).manifest == artifact.manifest
     with pytest.raises(ConfigurationError, match="An artifact has this place"):
         RemoteWorkspace(ObjectStore(url), other)
+    before = ObjectStore(url).read_all()
+    with pytest.raises(ConfigurationError, match="An artifact has this place"):
+        slow.save(PARAMETERS, read_tensors(tmp_path / "other"))
+    assert ObjectStore(url).read_all() == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "backups/2024.tar", "names/one/manifest.json", ".building/mine.txt"])
+def test_a_place_that_holds_other_things_is_refused_and_they_stay(
+    url: str, artifact: Artifact, documents: Documents, configuration: SketchConfiguration, name: str
+) -> None:
+    store = ObjectStore(url)
+    left = {name, "parameters.safetensors", ".building/0123456789abcdef/parameters.safetensors.json"}
+    for one in left:
+        store.write(one, b"precious")
+    with pytest.raises(ConfigurationError, match="holds other things; choose another place"):
+        build(documents, configuration, url)
+    with pytest.raises(ConfigurationError, match="holds other things; choose another place"):
+        upload(artifact, url)
+    assert store.entries().keys() == left
+    store.remove(name)
+    assert upload(artifact, url).checksum == artifact.checksum  # the control
+    assert store.entries().keys() == {MANIFEST, *artifact.manifest.files}
+
+
+def test_what_others_put_beside_a_build_meanwhile_stays(url: str, artifact: Artifact) -> None:
+    workspace = RemoteWorkspace(ObjectStore(url), artifact.manifest.plan)
+    for name in artifact.manifest.files:
+        workspace.save(name, read_tensors(artifact.path / name))
+    others = {"notes.txt", "backups/2024.tar", ".building/mine.txt"}
+    for name in others:
+        ObjectStore(url).write(name, b"precious")
+    workspace.publish(artifact.manifest)
+    assert ObjectStore(url).entries().keys() == {MANIFEST, *artifact.manifest.files} | others
+
+
+@pytest.mark.parametrize("killed_at", ["before the plan", "after the plan"])
+def test_a_takeover_that_is_killed_leaves_no_notice_to_believe(
+    url: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    plan, store = artifact.manifest.plan, ObjectStore(url)
+    other = dataclasses.replace(plan, execution=dataclasses.replace(plan.execution, device="cuda"))
+    RemoteWorkspace(store, plan).save(PARAMETERS, read_tensors(artifact.path / PARAMETERS))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    real = ObjectStore.write
+
+    def written_and_killed(self: ObjectStore, name: str, content: bytes) -> None:
+        real(self, name, content)
+        killed()
+
+    def take(of: Plan) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(ObjectStore, "write", killed if killed_at == "before the plan" else written_and_killed)
+            with pytest.raises(KeyboardInterrupt):
+                RemoteWorkspace(store, of)
+
+    take(other)
+    RemoteWorkspace(store, other).save(PARAMETERS, rounded_otherwise(artifact, PARAMETERS))  # of the same size
+    take(plan)
+    assert not RemoteWorkspace(store, plan).has(PARAMETERS)
+
+
+def rounded_otherwise(artifact: Artifact, name: str) -> dict[str, Tensor]:
+    """The tensors of a file as another processor might have made them."""
+    return {key: torch.nextafter(value, value + 1) for key, value in read_tensors(artifact.path / name).items()}
+
+
+def test_a_twin_takes_what_is_finished_and_writes_nothing_over_it(url: str, artifact: Artifact) -> None:
+    first, second = [RemoteWorkspace(ObjectStore(url), artifact.manifest.plan) for _ in range(2)]
+    for name, file in artifact.manifest.files.items():
+        first.save(name, read_tensors(artifact.path / name))
+        assert second.save(name, rounded_otherwise(artifact, name)) == file
+    assert second.publish(artifact.manifest).checksum == artifact.checksum
+    for name, file in artifact.manifest.files.items():
+        assert hashlib.sha256(ObjectStore(url).read(name)).hexdigest() == file.sha256
+
+
+def test_a_twin_adopts_what_is_published_meanwhile_and_damages_nothing(
+    url: str, artifact: Artifact, tmp_path: Path
+) -> None:
+    store, (one, *others) = ObjectStore(url), sorted(artifact.manifest.files)
+    twin = RemoteWorkspace(store, artifact.manifest.plan)
+    twin.save(one, read_tensors(artifact.path / one))
+    upload(artifact, url)
+    before = store.read_all()
+    assert twin.files.find(others[0]) == artifact.manifest.files[others[0]]
+    for name in others:
+        assert twin.save(name, rounded_otherwise(artifact, name)) == artifact.manifest.files[name]
+        twin.upload(name, artifact.path / one, artifact.manifest.files[one])
+    assert twin.seconds(2.0) == 2.0
+    assert store.read_all() == before
+    assert store.entries().keys() == before.keys()
+    files = {name: dataclasses.replace(file, sha256="0" * 64) for name, file in artifact.manifest.files.items()}
+    published = twin.publish(dataclasses.replace(artifact.manifest, files=files))
+    assert (published, store.read_all()) == (find_published(url), before)
+    later = RemoteWorkspace(store, artifact.manifest.plan)  # one that begins only now
+    assert all(later.has(name) for name in artifact.manifest.files)
+    assert later.publish(artifact.manifest) == published
+    assert fetch(url, tmp_path / "copy").checksum == artifact.checksum
+
+
+def test_an_upload_of_a_twin_that_rounds_otherwise_is_whole(url: str, artifact: Artifact, tmp_path: Path) -> None:
+    twin = RemoteWorkspace(ObjectStore(url), artifact.manifest.plan)
+    for name in artifact.manifest.files:
+        twin.save(name, rounded_otherwise(artifact, name))
+    upload(artifact, url)
+    assert fetch(url, tmp_path / "copy").checksum == artifact.checksum
+
+
+def test_a_build_whose_place_was_removed_ends(url: str, artifact: Artifact) -> None:
+    workspace = RemoteWorkspace(ObjectStore(url), artifact.manifest.plan)
+    ObjectStore(url).remove("plan.json")
+    with pytest.raises(ConfigurationError, match="was removed meanwhile; start the build again"):
+        workspace.save(PARAMETERS, read_tensors(artifact.path / PARAMETERS))
+    assert ObjectStore(url).entries() == {}
+
+
+def test_a_node_takes_the_block_of_a_twin_that_has_published(
+    url: str, artifact: Artifact, documents: Documents, configuration: SketchConfiguration
+) -> None:
+    workspace = RemoteWorkspace(ObjectStore(url), artifact.manifest.plan)
+    job = Job(plan=artifact.manifest.plan, documents=documents, files=workspace.files, device="cpu")
+    upload(artifact, url)
+    worked: list[int] = []
+    for block in configuration.blocks(documents.unit_count):
+        assert train_block(job, block, worked.append) == artifact.manifest.files[block.file]
+    assert worked == []
+
+
+def test_a_build_returns_what_a_twin_publishes_in_the_middle_of_it(
+    url: str, artifact: Artifact, documents: Documents, configuration: SketchConfiguration, tmp_path: Path
+) -> None:
+    def publish(done: int, total: int) -> None:
+        if 0 < done < total and find_published(url) is None:
+            upload(artifact, url)
+
+    assert build(documents, configuration, url, progress=publish) == find_published(url)
+    assert fetch(url, tmp_path / "copy").checksum == artifact.checksum
+    assert ObjectStore(url).entries().keys() == {MANIFEST, *artifact.manifest.files}
 
 
 def test_of_two_builds_of_one_plan_there_is_one_artifact(url: str, artifact: Artifact, tmp_path: Path) -> None:
@@ -318,6 +464,24 @@ def test_a_manifest_that_names_other_places_writes_nothing_there(
     with pytest.raises(ArtifactError, match="doesn't fit its configuration"):
         fetch(place, tmp_path / "copy")
     assert not (tmp_path / "evil.safetensors").exists()
+
+
+def test_only_a_copy_that_lacks_files_is_dropped(place: str, artifact: Artifact, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert not drop_incomplete(copy)
+    for files in ((), {PARAMETERS}):
+        fetch(place, copy, files=files)
+        assert drop_incomplete(copy)
+        assert not copy.exists()
+    fetch(place, copy)
+    (copy / PARAMETERS).write_bytes(b"damaged")
+    assert not drop_incomplete(copy)  # as one that was built here would be
+    (copy / PARAMETERS).unlink()
+    (copy / "notes.txt").write_text("somebody's")
+    assert not drop_incomplete(copy)
+    (copy / "notes.txt").unlink()
+    (copy / MANIFEST).unlink()  # as where a fetch was cut, which ends with it
+    assert drop_incomplete(copy)
 
 
 def test_several_who_fetch_at_once_fetch_once(

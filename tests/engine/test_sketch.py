@@ -7,17 +7,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.blocks import direction_probe, draw_directions, probe_of
 from engine.configuration import SketchConfiguration
 from engine.data import census_names
+from engine.directions import Ensemble, directions
 from engine.documents import Documents
 from engine.errors import ArtifactError, ConfigurationError
 from engine.evaluate import evaluate, random_sets
@@ -26,6 +26,8 @@ from engine.question import Question
 from engine.resident import ResidentSketch
 from engine.sketch import build
 from engine.store import open_artifact
+from engine.train import TrainingConfiguration
+from tests.forked import FORKS
 from tests.strategies import resident_jets
 
 
@@ -79,6 +81,25 @@ def test_what_a_worker_is_refused_ends_the_build_with_its_error(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("ensemble", ["sphere", "unitary"])
+@pytest.mark.parametrize("count", [0, 2, 200])
+def test_the_probe_draws_two_directions_and_is_that_of_all(
+    ensemble: Ensemble, count: int, configuration: SketchConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = dataclasses.replace(configuration, ensemble=ensemble, directions=count, axes=True)
+    expected = direction_probe(draw_directions(many, 150))
+    assert len(expected) == (8 if count else 0)
+    drawn: list[range] = []
+
+    def watched(ensemble: Ensemble, seed: int, units: int, start: int, stop: int) -> torch.Tensor:
+        drawn.append(range(start, stop))
+        return directions(ensemble, seed, units, start, stop)
+
+    monkeypatch.setattr("engine.blocks.directions", watched)
+    assert probe_of(many, 150) == expected
+    assert sum(map(len, drawn)) <= 2
+
+
 def test_a_sketch_of_fewer_directions_is_a_prefix(
     built: Path, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
 ) -> None:
@@ -114,49 +135,36 @@ def test_progress_is_reported_to_the_end(
     assert seen[-1] == (10 * len(documents), 10 * len(documents))
 
 
-KILLED_BUILD = """
-import sys
-from pathlib import Path
-from engine.configuration import SketchConfiguration
-from engine.data import census_names
-from engine.documents import Documents
-from engine.model import ModelConfiguration
-from engine.sketch import build
-from engine.train import TrainingConfiguration
-documents = Documents.from_records((name, None) for name in sys.argv[2].split())
-model = ModelConfiguration(vocabulary=documents.vocabulary, width=8, heads=2, context=8)
-native = sys.argv[4] == "native"
-training = TrainingConfiguration(epochs=100 if native else 1)  # long enough to be killed in the middle
-configuration = SketchConfiguration(
-    model=model, training=training, directions=40, dtype="float64", block=2, ensemble="sphere"
+@pytest.mark.parametrize(
+    ("workers", "path", "kills"),
+    # Two workers of torch are two more processes, each of which takes seconds to import it.
+    [(1, "torch", (1, 3, 7)), (2, "torch", (3,)), (1, "native", (1, 3, 7)), (2, "native", (1, 3, 7))],
 )
-if __name__ == "__main__":
-    build(documents, configuration, Path(sys.argv[1]), workers=int(sys.argv[3]), native=native)
-"""
-
-
-@pytest.mark.parametrize(("workers", "path"), [(1, "torch"), (2, "torch"), (1, "native"), (2, "native")])
 def test_a_killed_build_leaves_no_artifact_and_goes_on_to_the_same_bits(
-    tmp_path: Path, documents: Documents, workers: int, path: str
+    tmp_path: Path,
+    configuration: SketchConfiguration,
+    documents: Documents,
+    workers: int,
+    path: str,
+    kills: Sequence[int],
 ) -> None:
-    script = tmp_path / "build.py"
-    script.write_text(KILLED_BUILD)
-
-    def start(place: Path) -> subprocess.Popen[bytes]:
-        arguments = [str(place), " ".join(documents.texts), str(workers), path]
-        return subprocess.Popen([sys.executable, str(script), *arguments])
-
+    native = path == "native"
+    training = TrainingConfiguration(epochs=30 if native else 1)  # long enough to be killed in the middle
+    wanted = dataclasses.replace(configuration, training=training, directions=24, block=2)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert start(undisturbed).wait() == 0
+    build(documents, wanted, undisturbed, native=native)
     workspace = tmp_path / "killed.partial"
     finished: dict[str, int] = {}
-    for blocks_to_wait_for in (1, 4, 9):
-        process = start(killed)
+    for blocks_to_wait_for in kills:
+        options = {"workers": workers, "native": native}
+        process = FORKS.Process(target=build, args=(documents, wanted, killed), kwargs=options)
+        process.start()
         wait_until(lambda wanted=blocks_to_wait_for: len(list(workspace.glob("directions-*.safetensors"))) >= wanted)  # type: ignore[misc]
         children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         assert len(children) >= (workers if workers > 1 and path == "torch" else 0)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         wait_until(lambda gone=children: not any(Path(f"/proc/{pid}").exists() for pid in gone))  # type: ignore[misc]
         assert not killed.exists()
         with pytest.raises(ArtifactError):
@@ -164,7 +172,7 @@ def test_a_killed_build_leaves_no_artifact_and_goes_on_to_the_same_bits(
         written = {path.name: path.stat().st_mtime_ns for path in workspace.glob("directions-*.safetensors")}
         assert finished.items() <= written.items()  # what was finished is never trained again
         finished = written
-    assert start(killed).wait() == 0
+    build(documents, wanted, killed, native=native)
     assert not workspace.exists()
     assert open_artifact(killed).manifest.files == open_artifact(undisturbed).manifest.files  # names, sizes, SHA-256
     assert {path.name for path in killed.iterdir()} == {path.name for path in undisturbed.iterdir()}
@@ -263,11 +271,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_artifact_is_refused_with_what_is_wrong(
-    name: str, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
-) -> None:
+def test_a_damaged_artifact_is_refused_with_what_is_wrong(name: str, tmp_path: Path, built: Path) -> None:
     damage, message = DAMAGES[name]
-    build(documents, configuration, tmp_path / "a")
+    shutil.copytree(built, tmp_path / "a")
     damage(tmp_path / "a")
     with pytest.raises(ArtifactError, match=message) as error:
         ResidentSketch.open(tmp_path / "a")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from engine.retrain import retrain
 from engine.sketch import build
 from engine.store import Artifact, open_artifact
 from engine.supplements import BATCH, add, contains, directory_of, read, retrained_values, stamp
+from tests.forked import begin, succeeds
 
 SETS = [(3,), (0, 5, 7), (1, 2)]
 
@@ -247,26 +246,24 @@ def test_what_a_killed_process_left_is_no_part_of_it(artifact: Artifact, directo
 
 
 ADDING_PROCESS = """
-import sys
 from pathlib import Path
 from engine.documents import Documents
-from engine.store import (open_artifact)
+from engine.store import open_artifact
 from engine.supplements import add
 from engine.threads import use_one_thread
 use_one_thread()
-documents = Documents.from_records((name, None) for name in sys.argv[2].split())
-artifact = open_artifact(Path(sys.argv[1]))
+documents = Documents.from_records((name, None) for name in {names!r})
+artifact = open_artifact(Path({path!r}))
 for unit in range(len(documents)):
     add(artifact, documents, [[unit]])
 """
 
 
 def test_two_processes_may_add_the_same_at_once(artifact: Artifact, documents: Documents) -> None:
-    command = [sys.executable, "-c", ADDING_PROCESS, str(artifact.path), " ".join(documents.texts)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    program = ADDING_PROCESS.format(names=documents.texts, path=str(artifact.path))
+    processes = [begin(program) for _ in range(2)]
     for process in processes:
-        _, complaint = process.communicate(timeout=120)
-        assert process.returncode == 0, complaint.decode()
+        assert succeeds(process)
     supplement = read(artifact)
     assert supplement.sets == [(unit,) for unit in range(len(documents))]
     assert supplement.damaged == ()

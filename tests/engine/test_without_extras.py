@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ _WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from {package}.__main__ i
 
 
 def run(package: str, *arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """A command line in a process that can't import Ray."""
+    """A command line in a process that can't import Ray, and has no setting of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NEVERSEEN_")}
     return subprocess.run(
         [sys.executable, "-c", _WITHOUT_RAY.format(package=package), *arguments],
         cwd=place,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "NEVERSEEN_DATA_DIR": str(place), "HOME": str(place)},
+        env={**kept, "PYTHONPATH": str(ROOT), "NEVERSEEN_DATA_DIR": str(place)},
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from fastapi.testclient import TestClient
@@ -28,7 +28,7 @@ from app.secret import Secret
 from app.settings import Settings
 from app.tables import Document, ErasureRequest, IdentityLink
 from engine.shards import Shards
-from tests.app.conftest import NAMES, refusal, until
+from tests.app.conftest import NAMES, about, refusal, until
 from tests.app.privacy.conftest import EVERYBODY, XENA, ZENA, asked, done
 from tests.app.privacy.work import job_worker
 from tests.shards import Processes
@@ -172,10 +172,8 @@ def test_a_person_with_all_the_data_is_answered_without_a_counterfactual(desk: T
 
 @pytest.mark.parametrize("form", ["raw", "sha256", "sha1", "md5"])
 @pytest.mark.parametrize("written", [ZENA, f" {ZENA.upper()} "])
-def test_what_is_linked_in_clear_is_found_in_each_form(
-    idle: TestClient, secret: Secret, form: Form, written: str
-) -> None:
-    assert idle
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_what_is_linked_in_clear_is_found_in_each_form(secret: Secret, form: Form, written: str) -> None:
     usual = written.strip().lower()
     value = written if form == "raw" else hashlib.new(form, usual.encode()).hexdigest().upper()
     stored = set(identity_hashes(Identity(kind="email", value=ZENA), secret))
@@ -183,6 +181,7 @@ def test_what_is_linked_in_clear_is_found_in_each_form(
 
 
 @pytest.mark.parametrize("form", ["sha256", "sha1", "md5"])
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_what_is_linked_as_a_digest_is_found_in_clear(secret: Secret, form: Form) -> None:
     digest = hashlib.new(form, ZENA.encode()).hexdigest()
     stored = set(identity_hashes(Identity(kind="email", value=digest, form=form), secret))
@@ -343,25 +342,25 @@ def test_evidence_waits_while_a_part_of_the_sketch_is_away(
     close()
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b'{"id": "a", "identities": [{"type": "email", "value": "' + b"x" * 10_000_000 + b'"}]}', 422),
-        (b"[" * 100_000, 422),
-        (b'{"id": "a\\u0000b", "identities": [{"type": "email", "value": "a@b"}]}', 400),
-        (b'{"id": "a", "identities": [{"type": "email", "value": "a\\u0000b"}]}', 400),
-        (b'{"id": "a", "identities": [{"type": "email", "value": "\\ud800"}]}', 422),
-        (b'{"id": "a", "identities": []}', 422),
-        (b'{"id": "a", "identities": [{"type": "email", "value": "a@b"}], "regulation": "lgpd"}', 422),
-        (b'{"id": "a", "identities": [{"type": "e mail", "value": "a@b"}]}', 422),
-        (b"not json", 422),
-    ],
+HOSTILE: Final = (
+    (b'{"id": "a", "identities": [{"type": "email", "value": "' + b"x" * 10_000_000 + b'"}]}', 422),
+    (b"[" * 100_000, 422),
+    (b'{"id": "a\\u0000b", "identities": [{"type": "email", "value": "a@b"}]}', 400),
+    (b'{"id": "a", "identities": [{"type": "email", "value": "a\\u0000b"}]}', 400),
+    (b'{"id": "a", "identities": [{"type": "email", "value": "\\ud800"}]}', 422),
+    (b'{"id": "a", "identities": []}', 422),
+    (b'{"id": "a", "identities": [{"type": "email", "value": "a@b"}], "regulation": "lgpd"}', 422),
+    (b'{"id": "a", "identities": [{"type": "e mail", "value": "a@b"}]}', 422),
+    (b"not json", 422),
 )
-def test_hostile_bodies_are_refused_and_leave_nothing(
-    idle: TestClient, database: Database, body: bytes, status: int
-) -> None:
-    answer = refusal(idle.post("/erasure-requests", content=body, headers={"Content-Type": "application/json"}), status)
-    assert "a@b" not in json.dumps(answer)
+
+
+def test_hostile_bodies_are_refused_and_leave_nothing(idle: TestClient, database: Database) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body, status in HOSTILE:
+        with about(body[:100]):
+            answer = refusal(idle.post("/erasure-requests", content=body, headers=headers), status)
+            assert "a@b" not in json.dumps(answer)
     with transaction(database, writes=False) as session:
         assert session.scalar(select(func.count()).select_from(ErasureRequest)) == 0
 

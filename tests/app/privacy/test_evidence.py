@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi.testclient import TestClient
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -433,7 +433,8 @@ process.stdout.write(canonical(members));
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node isn't installed")
-@given(st.lists(st.floats(-1e300, 1e300).filter(lambda n: n == 0 or abs(n) > 1e-290), min_size=1, max_size=20))
+@settings(max_examples=10)  # of a process and many numbers each
+@given(st.lists(st.floats(-1e300, 1e300).filter(lambda n: n == 0 or abs(n) > 1e-290), min_size=60, max_size=120))
 def test_javascript_makes_the_same_canonical_json_of_all_numbers(numbers: list[float]) -> None:
     results = [filed(prediction(loss("é\u2028\x1f"), baseline=0.0, change=number, half=0.0)) for number in numbers]
     text = sign_evidence(made(reports=[report(results)]), KEY)

@@ -21,7 +21,7 @@ from app.privacy.connections import make_connection, open_connection
 from app.schemas.connections import ConnectionSecrets
 from app.secret import Secret
 from app.tables import Delivery, ErasureRequest
-from tests.app.conftest import refusal, until
+from tests.app.conftest import about, refusal, until
 from tests.app.privacy.conftest import ZENA
 
 CREDENTIAL: Final = "what-ketch-is-set-up-to-send"
@@ -230,24 +230,22 @@ def test_what_is_stored_holds_neither_identity_nor_tokens_in_clear(forwarder: Fo
         assert what not in stored
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_nothing_is_done_without_the_connections_own_credential(
+    forwarder: Forwarder, database: Database, secret: Secret
+) -> None:
+    connect(database, secret, name="other", credential="nvc_other")
+    nobodys = refusal(Forwarder(client=forwarder.client, name="nobody").send(deletion()), 401)["detail"]
+    shown: list[dict[str, str]] = [
         {"X": "y"},
         {"Authorization": "wrong"},
         {"Authorization": f"{CREDENTIAL} "[:-2]},
         {"X-Ketch": CREDENTIAL},
         {"Authorization": "nvc_other"},
-    ],
-)
-def test_nothing_is_done_without_the_connections_own_credential(
-    forwarder: Forwarder, database: Database, secret: Secret, headers: dict[str, str]
-) -> None:
-    connect(database, secret, name="other", credential="nvc_other")
-    answer = forwarder.send(deletion(), **headers)
-    assert refusal(answer, 401)["detail"] == refusal(
-        Forwarder(client=forwarder.client, name="nobody").send(deletion()), 401
-    )["detail"].replace("nobody", "ketch")
+    ]
+    for headers in shown:
+        with about(headers):
+            answer = forwarder.send(deletion(), **headers)
+            assert refusal(answer, 401)["detail"] == nobodys.replace("nobody", "ketch")
     with transaction(database, writes=False) as session:
         assert session.scalar(select(func.count()).select_from(ErasureRequest)) == 0
 
@@ -266,52 +264,50 @@ def test_who_isnt_known_is_refused_before_the_body_is_read(forwarder: Forwarder)
     refusal(answer, 401)
 
 
-@pytest.mark.parametrize("name", ["KETCH", "a%00", "nobody", "%2e%2e"])
-def test_a_name_that_is_no_connections_is_as_a_wrong_credential(forwarder: Forwarder, name: str) -> None:
-    answer = Forwarder(client=forwarder.client, name=name).send(deletion())
-    assert answer.status_code in {401, 404}
-    assert answer.status_code == 401 or name == "%2e%2e"
+def test_a_name_that_is_no_connections_is_as_a_wrong_credential(forwarder: Forwarder) -> None:
+    for name in ("KETCH", "a%00", "nobody", "%2e%2e"):
+        answer = Forwarder(client=forwarder.client, name=name).send(deletion())
+        assert answer.status_code in {401, 404}, name
+        assert answer.status_code == 401 or name == "%2e%2e", name
 
 
-@pytest.mark.parametrize(
-    ("changed", "status"),
-    [
-        ({"identities": []}, 422),
-        ({"identities": [{"identitySpace": "mail", "identityFormat": "sha512", "identityValue": ZENA}]}, 422),
-        ({"identities": [{"identitySpace": "mail", "identityFormat": "sha1", "identityValue": ZENA}]}, 400),
-        ({"identities": [{"identitySpace": "m\0", "identityValue": ZENA}]}, 400),
-        ({"callbacks": [{"url": "https://elsewhere.example/"}]}, 400),
-        ({"callbacks": [{"url": "http://169.254.169.254/"}]}, 400),
-        ({"callbacks": [{**CALLBACK, "headers": {"A b": "c"}}]}, 422),
-        ({"callbacks": [{**CALLBACK, "headers": {"A": "c\r\nB: d"}}]}, 422),
-        ({"callbacks": [CALLBACK] * 11}, 422),
-        ({"dueTimestamp": -1}, 422),
-        ({"dueTimestamp": 10**30}, 422),
-        ({"submittedTimestamp": "today"}, 422),
-    ],
+IMPOSSIBLE: Final[tuple[tuple[dict[str, Any], int], ...]] = (
+    ({"identities": []}, 422),
+    ({"identities": [{"identitySpace": "mail", "identityFormat": "sha512", "identityValue": ZENA}]}, 422),
+    ({"identities": [{"identitySpace": "mail", "identityFormat": "sha1", "identityValue": ZENA}]}, 400),
+    ({"identities": [{"identitySpace": "m\0", "identityValue": ZENA}]}, 400),
+    ({"callbacks": [{"url": "https://elsewhere.example/"}]}, 400),
+    ({"callbacks": [{"url": "http://169.254.169.254/"}]}, 400),
+    ({"callbacks": [{**CALLBACK, "headers": {"A b": "c"}}]}, 422),
+    ({"callbacks": [{**CALLBACK, "headers": {"A": "c\r\nB: d"}}]}, 422),
+    ({"callbacks": [CALLBACK] * 11}, 422),
+    ({"dueTimestamp": -1}, 422),
+    ({"dueTimestamp": 10**30}, 422),
+    ({"submittedTimestamp": "today"}, 422),
 )
-def test_what_cant_be_done_is_refused_without_the_identity(
-    forwarder: Forwarder, changed: dict[str, Any], status: int
-) -> None:
-    answer = forwarder.send(deletion(**changed))
-    refusal(answer, status)
-    assert ZENA not in answer.text
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
+def test_what_cant_be_done_is_refused_without_the_identity(forwarder: Forwarder) -> None:
+    for changed, status in IMPOSSIBLE:
+        answer = forwarder.send(deletion(**changed))
+        with about(changed):
+            refusal(answer, status)
+            assert ZENA not in answer.text
+
+
+def test_only_deletions_of_dsr_v1_are_taken(forwarder: Forwarder) -> None:
+    others: list[dict[str, Any]] = [
         {"kind": "AccessRequest"},
         {"apiVersion": "dsr/v2"},
         {"metadata": {"uid": "", "tenant": "a"}},
         {"metadata": {"uid": "a", "tenant": "\ud800"}},
         {"request": None},
-    ],
-)
-def test_only_deletions_of_dsr_v1_are_taken(forwarder: Forwarder, changed: dict[str, Any]) -> None:
-    content = json.dumps({**deletion(), **changed})
-    headers = {"Authorization": CREDENTIAL, "Content-Type": "application/json"}
-    refusal(forwarder.client.post("/integrations/ketch/ketch", content=content, headers=headers), 422)
+    ]
+    for changed in others:
+        content = json.dumps({**deletion(), **changed})
+        headers = {"Authorization": CREDENTIAL, "Content-Type": "application/json"}
+        with about(changed):
+            refusal(forwarder.client.post("/integrations/ketch/ketch", content=content, headers=headers), 422)
 
 
 def test_an_id_that_cant_be_stored_is_refused(forwarder: Forwarder) -> None:

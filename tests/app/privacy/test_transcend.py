@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import jwt
@@ -18,7 +18,7 @@ from sqlalchemy import select
 from app.db import Database, transaction
 from app.settings import Settings
 from app.tables import Delivery, ErasureRequest
-from tests.app.conftest import refusal, until
+from tests.app.conftest import about, refusal, until
 from tests.app.privacy.conftest import XENA, ZENA
 from tests.app.servers import Said, Tiny, saying, served
 
@@ -135,39 +135,39 @@ def test_the_core_identifier_has_a_type_of_its_own(idle: TestClient, gateway: Ti
 SOON, LONG_AGO = datetime.now(UTC) + timedelta(hours=1), datetime(2020, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    ("token", "status"),
-    [
-        (signed(), 200),
-        (signed(exp=SOON), 200),
-        (signed(aud=["x", AUDIENCE]), 200),
-        (signed(OTHER), 401),
-        (signed(exp=LONG_AGO), 401),
-        (signed(nbf=SOON), 401),
-        (signed(aud="other"), 401),
-        (signed(aud=None), 401),
-        (signed(scope="other"), 401),
-        (signed(value=XENA), 401),
-        (signed(value=7), 401),
-        (signed(ec.generate_private_key(ec.SECP256R1()), "ES256"), 401),
-        (signed("s" * 32, "HS256"), 401),
-        (signed(None, "none"), 401),
-        (signed()[:-8] + "AAAAAAAA", 401),
-        ("a.b.c", 401),
-        ("", 401),
-        ("x" * 9_000, 401),
-    ],
+TOKENS: Final = (
+    (signed(), 200),
+    (signed(exp=SOON), 200),
+    (signed(aud=["x", AUDIENCE]), 200),
+    (signed(OTHER), 401),
+    (signed(exp=LONG_AGO), 401),
+    (signed(nbf=SOON), 401),
+    (signed(aud="other"), 401),
+    (signed(aud=None), 401),
+    (signed(scope="other"), 401),
+    (signed(value=XENA), 401),
+    (signed(value=7), 401),
+    (signed(ec.generate_private_key(ec.SECP256R1()), "ES256"), 401),
+    (signed("s" * 32, "HS256"), 401),
+    (signed(None, "none"), 401),
+    (signed()[:-8] + "AAAAAAAA", 401),
+    ("a.b.c", 401),
+    ("", 401),
+    ("x" * 9_000, 401),
 )
-def test_a_token_is_the_gateway_s_for_this_identifier(
-    idle: TestClient, gateway: Tiny, database: Database, token: str, status: int
-) -> None:
+
+
+def test_a_token_is_the_gateway_s_for_this_identifier(idle: TestClient, gateway: Tiny, database: Database) -> None:
     connect(idle, gateway)
-    answer = call(idle, job(), token)
-    if status == 200:
-        assert answer.status_code == 200
-    else:
-        refusal(answer, status)
-        assert rows(database) == []
+    for number, (token, status) in enumerate(TOKENS):
+        before = len(rows(database))
+        answer = call(idle, job(request=f"r{number}"), token)
+        with about(token):
+            if status == 200:
+                assert answer.status_code == 200
+            else:
+                refusal(answer, status)
+            assert len(rows(database)) == before + (status == 200)
 
 
 def test_strangers_do_not_make_the_gateway_be_asked_again_and_again(idle: TestClient, gateway: Tiny) -> None:
@@ -207,22 +207,21 @@ def test_without_the_gateway_s_key_nobody_is_believed(idle: TestClient, answer: 
     assert rows(database) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "headers", "status"),
-    [
-        ({"type": "ACCESS"}, {}, 400),
-        ({"type": "erasure"}, {}, 422),
-        ({"coreIdentifier": {}}, {}, 422),
-        ({"coreIdentifier": {"value": "v" * 2_000}}, {}, 422),
-        ({"isTest": "maybe"}, {}, 422),
-        ({"extras": []}, {}, 422),
-        ({}, {"x-transcend-nonce": ""}, 400),
-        ({}, {"x-transcend-nonce": "n" * 4_001}, 400),
-    ],
+NO_JOBS: Final[tuple[tuple[dict[str, Any], dict[str, str], int], ...]] = (
+    ({"type": "ACCESS"}, {}, 400),
+    ({"type": "erasure"}, {}, 422),
+    ({"coreIdentifier": {}}, {}, 422),
+    ({"coreIdentifier": {"value": "v" * 2_000}}, {}, 422),
+    ({"isTest": "maybe"}, {}, 422),
+    ({"extras": []}, {}, 422),
+    ({}, {"x-transcend-nonce": ""}, 400),
+    ({}, {"x-transcend-nonce": "n" * 4_001}, 400),
 )
-def test_what_is_no_job_is_refused(
-    idle: TestClient, gateway: Tiny, database: Database, change: dict[str, Any], headers: dict[str, str], status: int
-) -> None:
+
+
+def test_what_is_no_job_is_refused(idle: TestClient, gateway: Tiny, database: Database) -> None:
     connect(idle, gateway)
-    refusal(call(idle, {**job(), **change}, **headers), status)
+    for change, headers, status in NO_JOBS:
+        with about((change, headers)):
+            refusal(call(idle, {**job(), **change}, **headers), status)
     assert rows(database) == []
