@@ -621,7 +621,7 @@ def test_a_peer_that_never_answers_holds_nobody_up(
             samples.append(Counter(row.host for row in rows if row.claimed_at is not None))
             return samples[-1]
 
-        with delivering(database, secret, trust, resolver=resolver, seconds=4) as deliverer:
+        with delivering(database, secret, trust, resolver=resolver, seconds=3) as deliverer:
             for id_ in good:
                 reaches(database, id_, "delivered")
             assert not any(seen(database, id_).attempts for id_ in told)  # nobody waited for them
@@ -633,7 +633,7 @@ def test_a_peer_that_never_answers_holds_nobody_up(
             assert until(lambda: sending() == dict.fromkeys(hosts, 1))  # whoever didn't answer is called once at a time
     assert max(max(sample.values(), default=0) for sample in samples) == MOST_AT_ONCE_OF_HOST
     timed_out = [row for id_ in told if (row := seen(database, id_)).attempts]
-    assert {row.last_error for row in timed_out} == {"There was no answer within 4 seconds."}
+    assert {row.last_error for row in timed_out} == {"There was no answer within 3 seconds."}
 
 
 def test_two_deliverers_send_nothing_twice(
