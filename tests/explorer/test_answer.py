@@ -44,6 +44,14 @@ def test_the_curve_the_degrees_and_the_standard_error_are_those_of_the_api(page:
     assert page.locator("#answers .chart canvas").count() == 1
 
 
+def test_every_measurement_has_its_curve_again_and_again(page: Page) -> None:
+    page.goto(f"{QUESTION}&loss=zoe&prompt=ma&completion=x")
+    for deleted in ("23 units", "24 units", "25 units"):
+        expect(page.locator("#count")).to_contain_text(deleted)
+        expect(page.locator("#answers .chart canvas")).to_have_count(3)
+        page.locator("#found input:not(:checked)").first.click()
+
+
 def test_the_curve_is_drawn_in_the_colours_of_the_page(page: Page) -> None:
     page.goto(QUESTION)
     expect(page.locator("#answers .chart canvas")).to_be_visible()

@@ -15,25 +15,29 @@ dark.addEventListener("change", () => [...drawn.keys()].forEach((redraw) => redr
 function chart(label, make) {
   const place = h("div.chart", { role: "img", "aria-label": label });
   let plot = null;
+  let stood = false; // on the page, where it is put only after it was made
   const draw = () => {
+    stood ||= place.isConnected;
     plot?.destroy();
     plot = null;
     if (place.clientWidth > 0) plot = new uPlot(...make(colours(), place.clientWidth), place);
   };
   const resized = new ResizeObserver(() => {
-    if (plot && plot.width === place.clientWidth) return;
-    draw();
+    if (plot?.width !== place.clientWidth) draw();
   });
   for (const [redraw, other] of drawn) {
-    if (!other.place.isConnected) {
+    if (other.isGone()) {
       other.stop();
       drawn.delete(redraw);
     }
   }
-  drawn.set(draw, { place, stop: () => {
-    resized.disconnect();
-    plot?.destroy();
-  } });
+  drawn.set(draw, {
+    isGone: () => stood && !place.isConnected,
+    stop: () => {
+      resized.disconnect();
+      plot?.destroy();
+    },
+  });
   resized.observe(place);
   return place;
 }
