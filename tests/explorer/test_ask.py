@@ -228,6 +228,18 @@ def test_typing_survives_what_happens_beside_it(page: Page) -> None:
     expect(page.get_by_label("Beginning with")).to_have_value("an")
 
 
+def test_a_measurement_that_is_added_has_the_focus(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=max")
+    expect(page.locator("#found tbody tr")).to_have_count(12)
+    page.get_by_role("button", name="+ a completion").click()
+    expect(page.get_by_label("After", exact=True)).to_be_focused()
+    page.get_by_role("button", name="Remove measurement 2").click()
+    page.get_by_role("button", name="Remove measurement 1").click()
+    expect(page.locator("#measurements li")).to_have_count(0)
+    page.get_by_role("button", name="+ next character").click()
+    expect(page.get_by_label("Character after")).to_be_focused()
+
+
 def test_a_link_changes_the_field_that_has_the_focus_too(page: Page) -> None:
     page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
     field = page.locator("#measurements input")

@@ -74,6 +74,14 @@ def test_another_measurement_is_typed_and_stays_in_the_address(page: Page, servi
     assert baseline in values(page.locator("#calibration p").first)
 
 
+def test_who_leaves_and_comes_back_while_it_is_worked_out_finds_it(page: Page) -> None:
+    page.goto("/#/trust?sketch=names&loss=zena")
+    expect(page.locator("#calibration")).to_contain_text("Comparing with the models that were retrained")
+    page.get_by_role("link", name="Requests").click()
+    page.get_by_role("link", name="Trust").click()
+    expect(page.locator("#calibration canvas")).to_be_visible()
+
+
 def test_a_sketch_of_random_directions_has_norms_and_nothing_to_compare_with(page: Page) -> None:
     page.goto("/#/trust?sketch=subjects&loss=max")
     expect(page.locator("#calibration")).to_contain_text("there is nothing to compare with")

@@ -61,6 +61,7 @@ export function mount() {
   const add = (measurement) => () => {
     finishTyping();
     change({ measurements: [...question().measurements, measurement] });
+    showMeasurements(question()); // now, as the views follow a moment later
     $("measurements").querySelector("li:last-child input").focus();
   };
   $("add-loss").addEventListener("click", add({ kind: "loss", text: "" }));

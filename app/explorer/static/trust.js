@@ -11,7 +11,7 @@ import { bytes, capital, count, decimalsOf, figures, label, moment, number, perc
 const VERIFIED = 200; // of the newest verifications are looked through
 const SHOWN = 12;
 const EXACT_WIDTH = 1e-4; // of intervals: such answers were of retrained models, and can't miss
-const reading = latest();
+const [reading, looking] = [latest(), latest()];
 let asked = "";
 
 export function mount() {
@@ -49,12 +49,11 @@ export async function follow(question, known, sketches, problem) {
     for (const id of ["facts", "calibration", "sizes", "norms", "verified"]) show($(id));
     return;
   }
+  void looking((signal) => part("verified", signal, () => verified(question.sketch, version, signal))); // there may be more by now
+  if (again) return; // it stands there, or is under way
   await reading((signal) => Promise.all([
-    part("verified", signal, () => verified(question.sketch, version, signal)), // of which there may be more by now
-    ...(again ? [] : [
-      part("facts", signal, () => (known?.row ? facts(known) : h("p.hint", {}, "What it is can be read with a key of the scope catalog:read."))),
-      calibration(question, version, measurement, signal),
-    ]),
+    part("facts", signal, () => (known?.row ? facts(known) : h("p.hint", {}, "What it is can be read with a key of the scope catalog:read."))),
+    calibration(question, version, measurement, signal),
   ]));
 }
 
