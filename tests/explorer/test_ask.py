@@ -184,6 +184,15 @@ def test_a_sketch_that_there_is_not_is_said(page: Page, expected_statuses: set[i
     expect(page.locator("#ask-problem")).to_contain_text("There is no sketch 'nmaes'")
 
 
+def test_no_answer_stays_under_a_question_that_has_none(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    page.evaluate("() => { location.hash = '#/ask?sketch=names&version=7&loss=max&subset=has-x'; }")
+    expect(page.locator("#ask-problem")).to_contain_text("has no version 7; there is 1.")
+    expect(page.locator("#answers .verdict")).to_have_count(0)
+    expect(page.locator("#influences table")).to_have_count(0)
+
+
 def test_everything_can_be_asked_with_the_keyboard_alone(page: Page) -> None:
     page.goto("/#/ask?sketch=names")
     expect(page.locator("#found tbody tr")).to_have_count(12)

@@ -9,7 +9,7 @@ import * as trust from "./trust.js";
 import { VIEWS, write } from "./address.js";
 import { hasKey, latest, Refusal, useKey, whenKeyIsNeeded } from "./api.js";
 import { $ } from "./dom.js";
-import { select } from "./selection.js";
+import { NOTHING, select } from "./selection.js";
 import * as store from "./store.js";
 
 const TITLES = { ask: "Neverseen", trust: "Trust · Neverseen", requests: "Requests · Neverseen" };
@@ -43,7 +43,11 @@ async function follow(view, question) {
       return;
     }
     ask.follow(question, known, sketches, problem);
-    if (problem && sketches !== null) return; // there is no such sketch or version
+    if (problem && sketches !== null) { // there is no such sketch or version, and nothing to ask of it
+      void answer.follow(question, null, NOTHING);
+      influence.forget();
+      return;
+    }
     const selection = await select(row ? row.dataset : null, question, signal);
     const version = row ? row.number : question.version;
     void ask.select(selection, signal);
