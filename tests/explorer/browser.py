@@ -137,11 +137,7 @@ class Watch:
         for page in context.pages:
             while self._unanswered and time.monotonic() < end:
                 page.wait_for_timeout(10)
-            try:
-                page.evaluate(_NEXT_TURN)
-            except BrowserError:  # it was on its way to another address
-                page.wait_for_load_state()
-                page.evaluate(_NEXT_TURN)
+            _wait_for_turn(page)
         self.faults += [
             f"the status {status} was expected, and never came" for status in set(self._expected) - self._came
         ]
@@ -181,6 +177,22 @@ class Watch:
 
     def _see_error(self, error: WebError) -> None:
         self.faults.append(f"an exception: {error.error.stack or error.error.message}")
+
+
+def _wait_for_turn(page: Page) -> None:
+    """Wait until the page has had a turn, from which on what it did before is known.
+
+    A page on its way to another address loses what it was asked, as often as it is asked before it has arrived.
+    """
+    end = time.monotonic() + _WAIT_MS / 1000
+    while True:
+        try:
+            page.evaluate(_NEXT_TURN)
+            return
+        except BrowserError:
+            if time.monotonic() > end:
+                raise
+            page.wait_for_timeout(10)
 
 
 def _origin_of(url: str) -> tuple[str, str]:

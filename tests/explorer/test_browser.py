@@ -62,6 +62,12 @@ async def tries() -> Response:
     return Response("try { eval('1') } catch { document.title = 'caught' }", media_type="text/javascript")
 
 
+@site.get("/onward/{steps}")
+async def onward(steps: int) -> HTMLResponse:
+    """A page that is left at once for the next, until there are no more steps."""
+    return HTMLResponse(f"<script>location = '/onward/{steps - 1}'</script>" if steps else ACCESSIBLE)
+
+
 @site.get("/refused/{status}")
 async def refused(status: int) -> Response:
     return Response(status_code=status)
@@ -138,6 +144,12 @@ def test_what_a_policy_forbids_fails_the_test_even_where_the_page_hides_it(brows
 
 def test_a_fault_of_a_page_that_is_left_is_kept(browser: Browser, origin: str) -> None:
     assert "a word" in faults(browser, origin, "{ console.error('a word'); location = '/strict' }")
+
+
+def test_a_page_that_goes_on_and_on_is_waited_for(browser: Browser, origin: str) -> None:
+    told = faults(browser, origin, "{ console.error('a word'); location = '/onward/9' }")
+    assert "a word" in told
+    assert "failed" not in told
 
 
 @pytest.mark.parametrize(
