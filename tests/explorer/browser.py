@@ -44,7 +44,7 @@ _ARGUMENTS: Final = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
-_WAIT_MS: Final = 10_000  # for an element, or a page; a busy machine is slow
+_WAIT_MS: Final = 30_000  # for an element, or a page; a busy machine is slow
 _SETTLE_SECONDS: Final = 2.0
 _REFUSED: Final = 400
 _SERIOUS: Final = ("serious", "critical")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from app import catalog
 from app.db import open_database, transaction
@@ -75,11 +75,21 @@ def test_another_measurement_is_typed_and_stays_in_the_address(page: Page, servi
 
 
 def test_who_leaves_and_comes_back_while_it_is_worked_out_finds_it(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/calibration", hold)
     page.goto("/#/trust?sketch=names&loss=zena")
     expect(page.locator("#calibration")).to_contain_text("Comparing with the models that were retrained")
     page.get_by_role("link", name="Requests").click()
     page.get_by_role("link", name="Trust").click()
+    expect(page.locator("#facts dl").first).to_be_visible()
+    [asked_once] = held
+    asked_once.continue_()
     expect(page.locator("#calibration canvas")).to_be_visible()
+    assert held == [asked_once]
 
 
 def test_a_sketch_of_random_directions_has_norms_and_nothing_to_compare_with(page: Page) -> None:
