@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast, get_args
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, func, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -26,6 +26,7 @@ from app.tables import ErasureRequest
 
 RequestState = Literal["pending", "in_progress", "completed", "cancelled", "failed"]
 REQUEST_STATES: Final[tuple[RequestState, ...]] = get_args(RequestState)
+RequestOrder = Literal["newest", "deadline"]
 FINAL_STATES: Final = ("completed", "cancelled", "failed")
 
 REQUEST_STALE_AFTER: Final = timedelta(seconds=30)
@@ -118,11 +119,20 @@ def list_requests(
     state: str | None = None,
     late: bool = False,
     caller_id: str | None = None,
+    order: RequestOrder = "newest",
     limit: int,
     offset: int,
 ) -> Page[ErasureRequest]:
-    """Requests, the newest first: all, or those in a state, late ones, those that their callers know by an id."""
-    query = select(ErasureRequest).order_by(ErasureRequest.received_at.desc(), ErasureRequest.id.desc())
+    """Requests: all, or those in a state, late ones, those that their callers know by an id.
+
+    The newest come first; or else the next deadline does, and those that have none any more, since they are done or
+    cancelled, come last.
+    """
+    query = select(ErasureRequest)
+    if order == "deadline":
+        query = query.order_by(not_(_undone()), ErasureRequest.due_at, ErasureRequest.id)
+    else:
+        query = query.order_by(ErasureRequest.received_at.desc(), ErasureRequest.id.desc())
     if state is not None:
         query = query.where(ErasureRequest.state == state)
     if late:
@@ -226,7 +236,11 @@ def is_stuck(now: datetime) -> ColumnElement[bool]:
 
 
 def _late(now: datetime) -> ColumnElement[bool]:
-    return and_(ErasureRequest.state.in_(("pending", "in_progress", "failed")), ErasureRequest.due_at < now)
+    return and_(_undone(), ErasureRequest.due_at < now)
+
+
+def _undone() -> ColumnElement[bool]:
+    return ErasureRequest.state.in_(("pending", "in_progress", "failed"))
 
 
 def _open() -> ColumnElement[bool]:

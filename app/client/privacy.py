@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
-from app.catalog import DeliveryState, RequestState
+from app.catalog import DeliveryState, RequestOrder, RequestState
 from app.client.operation import Operation, Pages, body_of, got, path_of, query_of, reader
 from app.schemas.connections import (
     ConnectionAnswer,
@@ -75,15 +75,17 @@ def list_erasure_requests(
     state: RequestState | None = None,
     late: bool = False,
     caller_id: str | None = None,
+    order: RequestOrder = "newest",
     limit: int = 50,
     offset: int = 0,
 ) -> Operation[ErasureRequestPage]:
-    """A page of the requests, the newest first.
+    """A page of the requests.
 
     Args:
         state: only those in it.
         late: only those that aren't done though they should be.
         caller_id: only those that their callers know by it.
+        order: "newest" first, or the next "deadline", and what is done or cancelled last.
         limit: the most items.
         offset: how many to leave out before them.
     """
@@ -94,16 +96,21 @@ def list_erasure_requests(
         state=state,
         late=str(late).lower(),
         caller_id=caller_id,
+        order=order,
         limit=limit,
         offset=offset,
     )
 
 
 def iterate_erasure_requests(
-    *, state: RequestState | None = None, late: bool = False, caller_id: str | None = None
+    *,
+    state: RequestState | None = None,
+    late: bool = False,
+    caller_id: str | None = None,
+    order: RequestOrder = "newest",
 ) -> Pages[ErasureRequestAnswer]:
-    """All requests, the newest first; one that is taken meanwhile makes another come twice."""
-    return partial(list_erasure_requests, state=state, late=late, caller_id=caller_id)
+    """All requests, as `list_erasure_requests` orders them; one that is taken meanwhile makes another come twice."""
+    return partial(list_erasure_requests, state=state, late=late, caller_id=caller_id, order=order)
 
 
 def get_erasure_request(request_id: UUID) -> Operation[ErasureRequestAnswer]:

@@ -32,6 +32,9 @@ app.command("key")(evidence.key)
 def list_(
     state: Annotated[str | None, typer.Option(help=f"Only those that are {', '.join(REQUEST_STATES)}.")] = None,
     late: Annotated[bool, typer.Option("--late", help="Only those that aren't done though they should be.")] = False,
+    by_deadline: Annotated[
+        bool, typer.Option("--by-deadline", help="The next deadline first, and what is done or cancelled last.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The most to show.")] = 50,
 ) -> None:
     """Show requests, the newest first, and what is late or stuck."""
@@ -39,7 +42,15 @@ def list_(
         raise typer.BadParameter(f"{state} isn't a state; they are {', '.join(REQUEST_STATES)}")
     now = datetime.now(UTC)
     with opened() as (_, database), transaction(database, writes=False) as session:
-        page = catalog.list_requests(session, now=now, state=state, late=late, limit=limit, offset=0)
+        page = catalog.list_requests(
+            session,
+            now=now,
+            state=state,
+            late=late,
+            order="deadline" if by_deadline else "newest",
+            limit=limit,
+            offset=0,
+        )
         counts = catalog.count_requests(session, now=now)
     table = Table(Column("request", no_wrap=True), "caller's id", "state", "found", "due")
     for row in page.items:

@@ -46,6 +46,13 @@ State = Annotated[
     Query(description="Only those in this state."),
 ]
 Late = Annotated[bool, Query(description="Only those that aren't done though they should be.")]
+Order = Annotated[
+    Literal["newest", "deadline"],
+    Query(
+        description="`newest`: the last that arrived comes first. `deadline`: the next deadline does, and what is done "
+        "or cancelled comes last."
+    ),
+]
 CallerId = Annotated[str | None, Query(max_length=200, description="Only those that their callers know by this id.")]
 
 
@@ -109,12 +116,20 @@ def list_erasure_requests(
     state: State = None,
     late: Late = False,
     caller_id: CallerId = None,
+    order: Order = "newest",
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> ErasureRequestPage:
-    """List requests, the newest first."""
+    """List requests, the newest first, or the next deadline."""
     page = catalog.list_requests(
-        session, now=datetime.now(UTC), state=state, late=late, caller_id=caller_id, limit=limit, offset=offset
+        session,
+        now=datetime.now(UTC),
+        state=state,
+        late=late,
+        caller_id=caller_id,
+        order=order,
+        limit=limit,
+        offset=offset,
     )
     items = [_answer(row, request) for row in page.items]
     return ErasureRequestPage(items=items, total=page.total, limit=page.limit, offset=page.offset)

@@ -93,7 +93,7 @@ OPERATIONS: dict[str, Operation[Any]] = {
         resources.retire_version("s", 1),
         resources.delete_version("s", 1),
         privacy.create_erasure_request("r", identities=[IdentityBody(type="email", value="a@b")]),
-        privacy.list_erasure_requests(state="failed", late=True, caller_id="r"),
+        privacy.list_erasure_requests(state="failed", late=True, caller_id="r", order="deadline"),
         privacy.get_erasure_request(uuid4()),
         privacy.cancel_erasure_request(uuid4()),
         privacy.retry_erasure_request(uuid4()),

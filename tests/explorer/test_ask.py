@@ -184,13 +184,34 @@ def test_a_sketch_that_there_is_not_is_said(page: Page, expected_statuses: set[i
     expect(page.locator("#ask-problem")).to_contain_text("There is no sketch 'nmaes'")
 
 
+NO_SUCH_VERSION = "() => { location.hash = '#/ask?sketch=names&version=7&loss=max&subset=has-x'; }"
+
+
 def test_no_answer_stays_under_a_question_that_has_none(page: Page) -> None:
     page.goto("/#/ask?sketch=names&loss=max&subset=has-x")
     expect(page.locator("#answers .verdict")).to_be_visible()
-    page.evaluate("() => { location.hash = '#/ask?sketch=names&version=7&loss=max&subset=has-x'; }")
+    expect(page.locator("#influences table").first).to_be_visible()
+    page.evaluate(NO_SUCH_VERSION)
     expect(page.locator("#ask-problem")).to_contain_text("has no version 7; there is 1.")
     expect(page.locator("#answers .verdict")).to_have_count(0)
     expect(page.locator("#influences table")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("operation", "view", "leaves"),
+    [
+        ("predict", "ask", NO_SUCH_VERSION),
+        ("attributions", "ask", NO_SUCH_VERSION),
+        ("samples", "ask", NO_SUCH_VERSION),
+        ("calibration", "trust", NO_SUCH_VERSION.replace("ask", "trust")),
+    ],
+)
+def test_what_is_asked_is_given_up_with_its_question(page: Page, operation: str, view: str, leaves: str) -> None:
+    page.route(f"**/{operation}", lambda route: None)  # never answered
+    with page.expect_request(f"**/{operation}"):
+        page.goto(f"/#/{view}?sketch=names&loss=max&subset=has-x&samples=3")
+    with page.expect_event("requestfailed", lambda request: request.url.endswith(operation)):
+        page.evaluate(leaves)
 
 
 def test_everything_can_be_asked_with_the_keyboard_alone(page: Page) -> None:

@@ -114,6 +114,37 @@ def test_late_ones_and_states_are_picked_out(own_page: Page, own_service: Servic
     assert done["caller_id"] not in (page.locator("#requests-list").text_content() or "")
 
 
+def test_the_next_deadline_comes_first_where_it_is_chosen_and_a_page_of_the_list_has_an_address(
+    own_page: Page, own_service: Service
+) -> None:
+    page, service, now = own_page, own_service, datetime.now(UTC)
+    for number in range(25):
+        submitted(service, "nobody-at-all", id=f"r-{number:02}", due_at=(now + timedelta(days=50 - number)).isoformat())
+    ids = "#requests-list tbody tr td:first-child"
+    assert until(lambda: asked(service, "/erasure-requests?state=completed")["total"] == 25, seconds=DONE_SECONDS)
+    last = submitted(service, "nobody-at-all", id="later", due_at=(now + timedelta(days=99)).isoformat(), verify=True)
+    assert until(
+        lambda: asked(service, f"/erasure-requests/{last['id']}")["state"] == "completed", seconds=DONE_SECONDS
+    )
+    page.goto("/#/requests")
+    expect(page.locator(ids).first).to_contain_text("later")
+    page.get_by_label("First").select_option("the next deadline")
+    page.locator("#requests-form").get_by_role("button", name="Show").click()
+    expect(page.locator("#requests-list")).to_contain_text("the next deadline first")
+    expect(page.locator(ids).first).to_contain_text("r-24")
+    assert "order=deadline" in page.url
+    page.get_by_role("button", name="Later").click()
+    expect(page.locator(ids).last).to_contain_text("later")
+    expect(page.locator(ids).first).to_contain_text("r-04")
+    assert "from=21" in page.url
+    page.reload()
+    expect(page.locator(ids).first).to_contain_text("r-04")
+    expect(page.get_by_label("First")).to_have_value("deadline")
+    page.get_by_role("button", name="Sooner").click()
+    expect(page.locator(ids).first).to_contain_text("r-24")
+    assert "from=" not in page.url
+
+
 @pytest.mark.parametrize(
     ("request_id", "status", "words"),
     [("nothing", 422, "UUID"), ("0b8d3c52-6f3e-4c6b-9a55-3d6f1c2f0e11", 404, "There is no erasure request")],

@@ -7,7 +7,7 @@
  * and `subset` are rules whose units are deleted together; `add` and `keep` are units besides and except. `of` is the
  * number of the measurement that units are compared by, `verification` the id of one of this deletion. `samples`, `seed`
  * and `beginning` are of texts to draw, `calibrated` is the text whose loss the view of trust is about, and `state`,
- * `late`, `caller` and `request` are of the view of requests.
+ * `late`, `caller`, `order`, `from` and `request` are of the view of requests.
  */
 
 export const VIEWS = ["ask", "trust", "requests"];
@@ -21,7 +21,7 @@ const CONFIDENCE = 0.95;
 export const nothing = () => ({
   sketch: "", version: null, measurements: [], rules: [], added: [], kept: [],
   confidence: CONFIDENCE, estimator: "auto", degree: "auto", of: 0, verification: "", samples: null, calibrated: "", left: 0,
-  requests: { state: "", late: false, caller: "", id: "" },
+  requests: { state: "", late: false, caller: "", order: "", offset: 0, id: "" },
 });
 
 /** The view and the question that an address holds; what it doesn't understand is left out, and counted where it is too much. */
@@ -54,6 +54,8 @@ export function parse(fragment) {
     else if (name === "state") question.requests.state = value;
     else if (name === "late") question.requests.late = true;
     else if (name === "caller") question.requests.caller = value;
+    else if (name === "order") question.requests.order = value;
+    else if (name === "from") question.requests.offset = (natural(value) ?? 1) - 1;
     else if (name === "request") question.requests.id = value;
   }
   const [measurements, rules] = [question.measurements.slice(0, MOST_MEASUREMENTS), question.rules.slice(0, MOST_RULES)];
@@ -91,11 +93,13 @@ export function write(view, question) {
     if (question.samples.prompt) search.append("beginning", question.samples.prompt);
   }
   if (question.calibrated) search.append("calibrated", question.calibrated);
-  const { state, late, caller, id } = question.requests;
+  const { state, late, caller, order, offset, id } = question.requests;
   if (view === "requests") {
     if (state) search.append("state", state);
     if (late) search.append("late", "true");
     if (caller) search.append("caller", caller);
+    if (order) search.append("order", order);
+    if (offset) search.append("from", offset + 1);
     if (id) search.append("request", id);
   }
   return `#/${view}${search.size ? "?" : ""}${search}`;

@@ -45,7 +45,7 @@ export async function follow(question, version, selection) {
   if (text === asked) return;
   asked = text;
   if (!body) {
-    void asking(async () => undefined); // what is under way is of no interest any more
+    asking.stop();
     clear();
     return;
   }
@@ -64,6 +64,7 @@ export async function follow(question, version, selection) {
 
 /** Forgets what was answered, as another key may be answered otherwise. */
 export function forget() {
+  asking.stop();
   asked = "";
   clear();
   verify.forget();
@@ -138,7 +139,7 @@ function sentence({ measurement, baseline, estimate, change, interval, below_res
 }
 
 function single(prediction, confidence, truth, name) {
-  const { measurement, baseline, interval, terms, estimator, degree, below_resolution: below, standard_error: error } = prediction;
+  const { measurement, baseline, terms, estimator, degree, below_resolution: below, standard_error: error } = prediction;
   const precision = precisionIn(prediction);
   const decimals = decimalsIn(prediction, precision);
   const points = prediction.curve ?? [];

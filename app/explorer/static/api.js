@@ -71,11 +71,14 @@ async function refusalOf(response) {
 /** Where a body is wrong, without the API's own word for it. */
 const place = (location) => location.replace(/^(body|query|path)\.?/, "") || "The question";
 
-/** Runs one thing at a time: what is begun later aborts what was begun before, whose answer then never arrives. */
+/**
+ * Runs one thing at a time: what is begun later aborts what was begun before, whose answer then never arrives. So does
+ * stop(), where what is under way is of no interest any more.
+ */
 export function latest() {
   let running = null;
-  return async (work) => {
-    running?.abort();
+  const run = async (work) => {
+    run.stop();
     const own = (running = new AbortController());
     try {
       return await work(own.signal);
@@ -86,6 +89,8 @@ export function latest() {
       if (running === own) running = null;
     }
   };
+  run.stop = () => running?.abort();
+  return run;
 }
 
 /**

@@ -20,6 +20,7 @@ export function mount() {
 
 /** Forgets what was answered, as another key may be answered otherwise. */
 export function forget() {
+  asking.stop();
   asked = "";
   clear("");
 }
@@ -38,7 +39,7 @@ export async function follow(question, version, found, known = TOP) {
   if (text === asked) return;
   asked = text;
   if (!body) {
-    void asking(async () => undefined);
+    asking.stop();
     clear(question.measurements.some((one) => one.kind === "next_token")
       ? "A distribution isn’t one number: ask for a completion of one character instead."
       : "The units whose deletion changes a measurement most stand here, once there is one.");

@@ -11,40 +11,44 @@ const reading = latest();
 
 let asked = "";
 let opened = "";
-let offset = 0;
 let shownNow = Promise.resolve(); // when the request that was chosen stands there
+let listedNow = Promise.resolve(); // when the list that was asked for does
 
 export function mount() {
   $("requests-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    offset = 0;
     asked = "";
-    change({ requests: { state: $("requests-state").value, late: $("requests-late").checked, caller: taken($("requests-caller")), id: "" } });
+    change({ requests: {
+      state: $("requests-state").value, late: $("requests-late").checked, caller: taken($("requests-caller")),
+      order: $("requests-order").value, offset: 0, id: "",
+    } });
   });
 }
 
-export function forget() {
+/** Lets go of what is watched, as another view is shown, or another key is used. */
+export function leave() {
+  listing.stop();
+  reading.stop();
   asked = opened = "";
 }
 
-/** Lets go of what is watched, as another view is shown. */
-export function leave() {
-  asked = opened = "";
-  void reading(async () => undefined);
-}
+export const forget = leave;
 
 export function follow({ requests }) {
   sync($("requests-state"), requests.state);
+  sync($("requests-order"), requests.order);
   if ($("requests-late").dataset.said !== String(requests.late)) $("requests-late").checked = requests.late;
   $("requests-late").dataset.said = requests.late;
   sync($("requests-caller"), requests.caller);
-  void list(requests);
+  listedNow = list(requests);
   void open(requests);
 }
 
 async function list(requests) {
-  const { state, late, caller, id } = requests;
-  const filter = { limit: PAGE, offset, ...(state && { state }), ...(late && { late: true }), ...(caller && { caller_id: caller }) };
+  const { state, late, caller, order, offset, id } = requests;
+  const filter = {
+    limit: PAGE, offset, ...(state && { state }), ...(late && { late: true }), ...(caller && { caller_id: caller }), ...(order && { order }),
+  };
   const wanted = JSON.stringify(filter);
   if (wanted === asked) {
     mark(id);
@@ -55,7 +59,7 @@ async function list(requests) {
     const page = await listing((signal) => get("/erasure-requests", filter, { signal }));
     if (!page) return;
     showProblem($("requests-problem"), null);
-    show($("requests-list"), listed(page));
+    show($("requests-list"), listed(page, order));
     mark(question().requests.id);
   } catch (refusal) {
     asked = "";
@@ -71,14 +75,15 @@ function mark(id) {
   }
 }
 
-function listed(page) {
+function listed(page, order) {
   if (!page.total) return h("p.hint", {}, "There is no such request.");
-  const turn = (where) => {
-    offset = where;
-    return list(question().requests);
+  const by = order === "deadline" ? "the next deadline first, and what is done or cancelled last" : "the newest first";
+  const turn = async (offset) => {
+    change({ requests: { ...question().requests, offset } });
+    await listedNow;
   };
   return [
-    h("p.hint", { role: "status" }, `${count(page.total, "request")}, the newest first.`),
+    h("p.hint", { role: "status" }, `${count(page.total, "request")}, ${by}.`),
     table("Erasure requests", [["Caller’s id"], ["From"], ["State"], ["Units", "number"], ["Due"]], page.items.map((one) => [
       h("button.link", { type: "button", value: one.id, onclick: () => choose(one.id) }, quoted(one.caller_id, 40)),
       quoted(one.source, 24),
@@ -86,7 +91,7 @@ function listed(page) {
       one.units === null ? "–" : String(one.units),
       due(one),
     ])),
-    pager($("requests-list"), page, PAGE, ["Newer", "Older"], turn),
+    pager($("requests-list"), page, PAGE, order === "deadline" ? ["Sooner", "Later"] : ["Newer", "Older"], turn),
   ];
 }
 
@@ -114,7 +119,7 @@ async function open({ id }) {
   if (id === opened) return;
   opened = id;
   if (!id) {
-    void reading(async () => undefined);
+    reading.stop();
     show($("request"), h("p.hint", {}, "Choose a request to see how far it is, and its evidence."));
     return;
   }

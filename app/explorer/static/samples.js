@@ -20,6 +20,7 @@ export function mount() {
 
 /** Forgets what was drawn, as another key may see something else. */
 export function forget() {
+  drawing.stop();
   drawn = "";
   show($("samples-texts"));
 }
@@ -39,7 +40,7 @@ export async function follow(question, body) {
   if (text === drawn) return;
   drawn = text;
   if (!wanted) {
-    void drawing(async () => undefined);
+    drawing.stop();
     show($("samples-texts"));
     return;
   }

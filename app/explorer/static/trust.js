@@ -26,6 +26,8 @@ export function mount() {
 }
 
 export function forget() {
+  reading.stop();
+  looking.stop();
   asked = "";
 }
 
@@ -46,6 +48,7 @@ export async function follow(question, known, sketches, problem) {
   const again = wanted === asked;
   asked = wanted;
   if (!question.sketch || (problem && sketches !== null)) {
+    forget();
     for (const id of ["facts", "calibration", "sizes", "norms", "verified"]) show($(id));
     return;
   }

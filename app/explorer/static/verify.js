@@ -26,7 +26,7 @@ export async function follow({ verification }, asked) {
   show($("verify-state"));
   enable($("verify-button"), !verification);
   if (!verification) {
-    void working(async () => undefined);
+    working.stop();
     return;
   }
   try {
@@ -41,6 +41,7 @@ export async function follow({ verification }, asked) {
 
 /** Forgets what was found, as another key may see something else. */
 export function forget() {
+  working.stop();
   followed = "";
   found = null;
   show($("verify-state"));

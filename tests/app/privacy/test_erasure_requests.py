@@ -14,8 +14,10 @@ from typing import Any, Final
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
+from typer.testing import CliRunner
 
 from app import catalog
+from app.__main__ import app as commands
 from app.actors import local_actor
 from app.db import Database, transaction
 from app.errors import ConflictError
@@ -273,6 +275,37 @@ def test_deadlines_follow_from_the_regulation_and_late_requests_show(
     with transaction(database) as session:
         session.execute(update(ErasureRequest).values(next_at=datetime.now(UTC) - timedelta(hours=1)))
     assert figure(figures, "neverseen_erasure_requests_stuck") == 4
+
+
+def test_the_next_deadline_comes_first_where_it_is_asked_for_and_what_is_done_last(
+    idle: TestClient, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = {"a": 5, "b": 2, "done": 1, "c": 9, "failed": 3, "cancelled": 4, "late": -2}
+    now = datetime.now(UTC)
+    for name, left in days.items():
+        take(idle, asked(ZENA, id=name, due_at=(now + timedelta(days=left)).isoformat()))
+    with transaction(database) as session:
+        rows = {row.caller_id: row for row in session.scalars(select(ErasureRequest))}
+        rows["done"].evidence, rows["failed"].failure = "{}", "No space is left."
+        for name, state in (("done", "completed"), ("failed", "failed"), ("cancelled", "cancelled")):
+            rows[name].state, rows[name].finished_at = state, now
+
+    def listed(**options: Any) -> list[str]:
+        page = idle.get("/erasure-requests", params=options).json()
+        return [one["caller_id"] for one in page["items"]]
+
+    assert listed(order="deadline") == ["late", "b", "failed", "a", "c", "done", "cancelled"]
+    assert listed(order="deadline", limit=2, offset=2) == ["failed", "a"]
+    assert listed(order="deadline", state="pending") == ["late", "b", "a", "c"]
+    assert listed(order="newest") == listed() == list(reversed(days))
+    assert idle.get("/erasure-requests", params={"order": "size"}).status_code == 422
+
+    monkeypatch.setenv("NEVERSEEN_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("NEVERSEEN_DATABASE_URL", settings.database_url)
+    monkeypatch.setattr("app.commands.privacy.console.width", 200, raising=False)
+    for options, expected in ((["--by-deadline"], listed(order="deadline")), ([], listed())):
+        printed = CliRunner().invoke(commands, ["privacy", "list", *options]).output
+        assert sorted(days, key=lambda name: printed.index(f" {name} ")) == expected
 
 
 def figure(figures: Figures, name: str) -> float:
