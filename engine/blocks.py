@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from engine.anchors import anchor_sets, pairs
+from engine.anchors import anchor_sets, exact_size, pairs
 from engine.compiled import WORTHWHILE_WORK, worth_fusing
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
@@ -310,7 +310,8 @@ def retrained_sets(configuration: SketchConfiguration, documents: Documents) -> 
     sets: list[tuple[int, ...]] = [(unit,) for unit in range(units)]
     if configuration.pairs:
         sets += pairs(units)
-    return sets + anchor_sets(documents, count=configuration.anchors, seed=configuration.seed)
+    exact = exact_size(pairs=configuration.pairs)
+    return sets + anchor_sets(documents, count=configuration.anchors, seed=configuration.seed, exact=exact)
 
 
 def _retrain_sets(

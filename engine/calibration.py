@@ -9,7 +9,7 @@ coherent ones. Whether a set has *relatives*, anchors that share much of it, is 
 - One candidate learns from the anchors itself (`engine.regression`), from relatives most. What it says at an anchor,
   and the error there, leave this anchor out. (The choice doesn't listen to relatives more than to others: a lucky one
   would decide it.)
-- The bar. For each candidate a linear model of log |error| is fitted on features of a set (`engine.similarity`). The
+- The bar. For each candidate a quadratic model of log |error| is fitted on features of a set (`engine.similarity`). The
   errors of the anchors' own choices, divided by what the model (fitted without them) expected, are scores; the interval
   of an answer is its expected error times a quantile of the scores of similar anchors. That is split conformal
   prediction with a learned scale (Lei et al. 2018) by cross-validation, localised (Guan 2023).
@@ -36,6 +36,7 @@ from engine.similarity import (
     Places,
     features,
     places,
+    products,
     similarity,
     wide_enough,
 )
@@ -45,8 +46,8 @@ FOLDS = 8
 ONE_SIGMA = 0.6827
 """The share of normal errors within one standard deviation."""
 
-RIDGE = 0.01
-"""Of the fit of log |error|: what a weight costs, for each anchor, in the units of standardised features."""
+RIDGE = 0.3
+"""Of the fit of log |error|: what a weight costs, for each anchor, in the units of products of features."""
 
 LEAST_SCALE = 1e-3
 """Features that vary less count as if they varied so much."""
@@ -79,7 +80,7 @@ class Options(NamedTuple):
     Attributes:
         candidates: in the order of the arrays.
         errors: log |error| at the anchors, its mean over the values, and the handicap, [N, A].
-        weights: of the standardised features for log |error|, [N, O, F].
+        weights: of the products of features for log |error|, [N, O, F (F + 1) / 2].
         scores: of the anchors' own choices among them.
     """
 
@@ -99,7 +100,7 @@ class Calibration:
         errors: log |error| at the anchors, [C, A, O].
         expected: the same as fitted without each anchor, [C, A, O].
         typical: log error at similar anchors, without the anchor itself, [C, A].
-        weights: of the standardised features for log |error|, [C, O, F].
+        weights: of the products of features for log |error|, [C, O, F (F + 1) / 2].
         effects: changes of the values by each unit alone, and their squares, [m, 2, O].
         places: of the anchors.
         center: of the features, [O, F].
@@ -226,8 +227,9 @@ def lessons(table: Table, frame: Frame) -> Lessons:
         frame: of the sketch.
     """
     assert table.retrained is not None
+    assert frame.axes is not None
     sets = frame.anchor_sets
-    truth = table.retrained[len(table.retrained) - len(sets) :]
+    truth = table.retrained[list(frame.axes.models)]
     singles = table.retrained[: frame.units] - table.baseline
     effects = np.stack([singles, singles**2], axis=1)
     estimates = Estimates(table, frame, sets)
@@ -277,18 +279,14 @@ def calibrate(table: Table, frame: Frame) -> Calibration:
     values = [estimates.value(candidate) for candidate in found[:-1]]
     values.append(_regressed(table, regression, near * frame.anchor_relatives, regression.inputs))
     errors = log_errors(np.stack(values), known.truth)
-    expected = np.empty_like(errors)
-    for fold in range(FOLDS):
-        held_out = known.folds == fold
-        weights = _ridge(known.features[~held_out], errors[:, ~held_out])
-        expected[:, held_out] = _fitted(known.features[held_out], weights)
+    expected, weights = _fits(products(known.features), errors, known.folds)
     return Calibration(
         candidates=found,
         degree=frame.degree,
         errors=errors,
         expected=expected,
         typical=product(near, errors.mean(axis=-1).T).T / near.sum(axis=1),
-        weights=_ridge(known.features, errors),
+        weights=weights,
         effects=known.effects,
         places=known.places,
         center=known.center,
@@ -316,7 +314,7 @@ def choose(calibration: Calibration, estimates: Estimates, asked: Asked) -> Choi
     candidate = options.candidates[best]
     return Choice(
         candidate=candidate,
-        expected=np.add.reduce(standardised[0] * options.weights[best], axis=-1),
+        expected=np.add.reduce(products(standardised[0]) * options.weights[best], axis=-1),
         scores=options.scores,
         kin=near * relatives(likeness) if candidate.estimator == "regression" else None,
         similarity=similarity(apart[0], wide_enough(apart[0])),
@@ -362,15 +360,31 @@ def _regressed(table: Table, regression: LocalRegression, weights: np.ndarray, i
     return hold(table.measurement.kind, table.baseline + regression.changes(weights, inputs))
 
 
-def _fitted(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[C, A, O] by features [A, O, F] and weights [C, O, F]."""
-    return np.asarray((features.swapaxes(0, 1) @ weights.transpose(1, 2, 0)).transpose(2, 1, 0))
+def _fits(features: np.ndarray, errors: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of log |error|, with the constant free.
+
+    Args:
+        features: of the anchors, the constant first, [A, O, F].
+        errors: the targets, [C, A, O].
+        folds: in which each anchor is left out together with others, [A].
+
+    Returns:
+        What is expected at the anchors without their folds, [C, A, O]; weights from all of them, [C, O, F].
+    """
+    inputs, targets = features.transpose(1, 2, 0), errors.transpose(2, 1, 0)  # [O, F, A], [O, A, C]
+    parts = [folds == fold for fold in range(FOLDS)]
+    grams = [inputs[:, :, part] @ inputs[:, :, part].swapaxes(1, 2) for part in parts]
+    moments = [inputs[:, :, part] @ targets[:, part] for part in parts]
+    gram, moment = sum(grams), sum(moments)
+    expected = np.empty_like(errors)
+    for part, its_gram, its_moment in zip(parts, grams, moments, strict=True):
+        without = _solved(gram - its_gram, moment - its_moment, int(np.count_nonzero(~part)))
+        expected[:, part] = (inputs[:, :, part].swapaxes(1, 2) @ without).transpose(2, 1, 0)
+    return expected, np.ascontiguousarray(_solved(gram, moment, len(folds)).transpose(2, 0, 1))
 
 
-def _ridge(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Weights [C, O, F] for targets [C, A, O] by features [A, O, F]."""
-    inputs = features.transpose(1, 2, 0)  # [O, F, A]
-    penalty = RIDGE * len(features) * np.eye(inputs.shape[1])
+def _solved(gram: np.ndarray, moment: np.ndarray, count: int) -> np.ndarray:
+    """Weights [O, F, C] from sums over `count` anchors."""
+    penalty = RIDGE * count * np.eye(gram.shape[1])
     penalty[0, 0] = 0  # the constant is no effect to shrink
-    weights = np.linalg.solve(inputs @ inputs.swapaxes(1, 2) + penalty, inputs @ targets.transpose(2, 1, 0))
-    return np.ascontiguousarray(weights.transpose(2, 0, 1))
+    return np.asarray(np.linalg.solve(gram + penalty, moment))

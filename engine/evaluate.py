@@ -7,8 +7,8 @@ plays a part in the sketch.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from rich.table import Table
@@ -26,10 +26,17 @@ from engine.train import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class DeletionSet:
-    """A set to delete, and the kind of sets that it is counted with."""
+    """A set to delete, and the kind of sets that it is counted with.
+
+    Attributes:
+        kind: of the set.
+        units: that are deleted.
+        belongs: whether a text is like those that are deleted; None where they have nothing in common.
+    """
 
     kind: str
     units: tuple[int, ...]
+    belongs: Callable[[str], bool] | None = field(default=None, compare=False)
 
 
 LARGE = 0.25
@@ -38,6 +45,8 @@ LARGE = 0.25
 _READOUTS = {"probability": "p", "logarithm": "log p", "both": "p, log p"}
 
 OVERALL = "all that aren't exact"
+OWN = "on texts that have the letter"
+"""Of coherent sets up to `LARGE`: what is measured rests on what is deleted, and that is asked the most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ class Accuracy:
         error: root mean square of estimate - truth, divided by `effect`.
         error_of_spread: the same, divided by `spread`.
         rank_correlation: Spearman's, between estimated and true values over the sets, averaged over measurements (LDS);
-            None where there are fewer than three sets.
+            None where there are fewer than three sets, and of a part of the pairs.
         coverage: share of the pairs whose truth lies in the interval.
         width: median width of the interval, divided by `spread`.
         below_resolution: share of the pairs whose interval holds the baseline.
@@ -121,7 +130,7 @@ def coherent_sets(documents: Documents) -> list[DeletionSet]:
             units = {unit for text, unit in zip(documents.texts, documents.unit_of, strict=True) if belongs(text)}
             if 0 < len(units) < documents.unit_count:
                 named = kind if len(units) <= large else f"{kind}, over {LARGE:.0%}"
-                sets.append(DeletionSet(kind=named, units=tuple(sorted(units))))
+                sets.append(DeletionSet(kind=named, units=tuple(sorted(units)), belongs=belongs))
     return sets
 
 
@@ -147,7 +156,8 @@ def evaluate(
         progress: of the retrains.
 
     Returns:
-        Figures by kind of set, then over all pairs that weren't answered exactly; and every pair.
+        Figures by kind of set; of coherent sets on texts that have their letter (`OWN`); over all pairs that weren't
+        answered exactly. And every pair.
 
     Raises:
         ArtifactError: the documents aren't the sketch's.
@@ -174,6 +184,9 @@ def evaluate(
     rows = {kind: [row for row, deletion in enumerate(sets) if deletion.kind == kind] for kind in kinds}
     figures = [_accuracy(kind, [answers[row] for row in rows[kind]], truth[rows[kind]]) for kind in kinds]
     estimated = [row for row, of_set in enumerate(answers) if all(a.estimator != "retrained" for a in of_set)]
+    own = np.array([[_is_own(sets[row], m, sketch.unit_count) for m in measurements] for row in estimated], dtype=bool)
+    if own.any():
+        figures.append(_accuracy(OWN, [answers[row] for row in estimated], truth[estimated], own))
     if estimated:
         figures.append(_accuracy(OVERALL, [answers[row] for row in estimated], truth[estimated]))
     pairs = [
@@ -198,28 +211,38 @@ def _scalar(answers: Sequence[Prediction | Distribution]) -> list[Prediction]:
     return [answer for answer in answers if isinstance(answer, Prediction)]
 
 
-def _accuracy(kind: str, answers: Sequence[Sequence[Prediction]], true: np.ndarray) -> Accuracy:
-    """Figures of one kind; answers and truth by set, then by measurement."""
-    flat = [p for row in answers for p in row]
-    shape = true.shape
-    baseline = np.array([p.baseline for p in flat]).reshape(shape)
-    estimate = np.array([p.estimate for p in flat]).reshape(shape)
-    low = np.array([p.interval[0] for p in flat]).reshape(shape)
-    high = np.array([p.interval[1] for p in flat]).reshape(shape)
-    effect = float(np.sqrt(np.mean((true - baseline) ** 2)))
-    spread = float(np.sqrt(np.mean(np.var(true, axis=0)))) or effect
-    error = float(np.sqrt(np.mean((estimate - true) ** 2)))
+def _is_own(deletion: DeletionSet, measurement: Measurement, units: int) -> bool:
+    """Whether what is measured is like what is deleted."""
+    if deletion.belongs is None or len(deletion.units) > LARGE * units:
+        return False
+    return deletion.belongs(measurement.text or measurement.prompt + measurement.completion)
+
+
+def _accuracy(
+    kind: str, answers: Sequence[Sequence[Prediction]], true: np.ndarray, counted: np.ndarray | None = None
+) -> Accuracy:
+    """Figures of one kind; answers and truth by set, then by measurement. Of all pairs, or of some in every row."""
+    pairs = np.ones(true.shape, dtype=bool) if counted is None else counted
+    columns = [column[those] for column, those in zip(true.T, pairs.T, strict=True) if those.any()]
+    flat = [answers[row][column] for row, column in np.argwhere(pairs)]
+    baseline, estimate = np.array([p.baseline for p in flat]), np.array([p.estimate for p in flat])
+    low, high = np.array([p.interval for p in flat]).T
+    truth = true[pairs]
+    effect = float(np.sqrt(np.mean((truth - baseline) ** 2)))
+    spread = float(np.sqrt(np.mean([np.var(column) for column in columns]))) or effect
+    error = float(np.sqrt(np.mean((estimate - truth) ** 2)))
+    ranked = counted is None and len(true) > 2
     chosen = [p.estimator if p.readout is None else f"{p.estimator} {p.degree} {_READOUTS[p.readout]}" for p in flat]
     return Accuracy(
         kind=kind,
-        pairs=true.size,
+        pairs=len(flat),
         exact=sum(p.estimator == "retrained" for p in flat),
         effect=effect,
         spread=spread,
         error=error / effect,
         error_of_spread=error / spread,
-        rank_correlation=_rank_correlation(estimate, true) if len(true) > 2 else None,
-        coverage=float(np.mean((low <= true) & (true <= high))),
+        rank_correlation=_rank_correlation(estimate.reshape(true.shape), true) if ranked else None,
+        coverage=float(np.mean((low <= truth) & (truth <= high))),
         width=float(np.median(high - low)) / spread,
         below_resolution=float(np.mean([p.below_resolution for p in flat])),
         chosen={name: chosen.count(name) for name in sorted(set(chosen))},

@@ -69,7 +69,9 @@ class Axes:
 
     Attributes:
         pairs: whether there are retrained models without every two units.
-        anchors: the anchors' deletion sets as rows of zeros and ones, float64 of shape [A, m].
+        anchors: the deletion sets of the anchors that tell something (`engine.anchors.telling`), as rows of zeros and
+            ones, float64 of shape [A, m].
+        models: which of the retrained models are theirs, A numbers.
         kinship: inner products of what deleting each unit does to the parameters, less the mean over the units; of
             shape [m, m].
         later: how many of the anchors, the last ones, were retrained after the build.
@@ -77,6 +79,7 @@ class Axes:
 
     pairs: bool
     anchors: Tensor
+    models: Sequence[int]
     kinship: Tensor
     later: int = 0
 

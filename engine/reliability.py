@@ -165,7 +165,7 @@ def reliability(
     )
 
 
-def drawn(sizes: Sequence[int], most: int) -> list[int]:
+def drawn(sizes: Sequence[float] | np.ndarray, most: int) -> list[int]:
     """Which of some sets are asked about, in their order: all, or of more than `most` as many, the same every time.
 
     In the order of size there are as many stretches, equally long but for one set; of each, one is drawn.
@@ -201,32 +201,26 @@ def coverage_interval(inside: int, count: int) -> tuple[float, float]:
 def _without_each(
     table: Table, frame: Frame, confidence: float, go_on: Callable[[], None]
 ) -> tuple[list[AnchorAnswer], int]:
-    """Of a sketch with axes: the sets of its anchors, those of the build and those that came later; how many in all."""
+    """Of a sketch with axes: its anchors, those of the build and those that came later; how many in all."""
     assert frame.axes is not None
     assert table.retrained is not None
-    rows, exact = frame.axes.rows, 2 if frame.axes.pairs else 1
-    same: dict[bytes, list[int]] = {}
-    for number, row in enumerate(rows):
-        same.setdefault(row.tobytes(), []).append(number)
-    different = [numbers for numbers in same.values() if rows[numbers[0]].sum() > exact]
-    chosen = drawn([int(rows[numbers[0]].sum()) for numbers in different], MOST_ASKED)
-    asked = [different[which] for which in chosen]
-    truth = table.retrained[len(table.retrained) - len(rows) :, 0]
+    models, sizes = frame.axes.models, frame.anchor_sets.sizes
+    first_later = len(models) - frame.axes.later
+    asked = drawn(sizes, MOST_ASKED)
     answers = leave_one_out(table, frame, asked, confidence=confidence, go_on=go_on)
-    first_later = len(rows) - frame.axes.later
     anchors = [
         _anchor(
-            units=int(rows[first].sum()),
-            truth=float(truth[first]),
+            units=int(sizes[number]),
+            truth=float(table.retrained[models[number], 0]),
             estimate=answer.value,
             interval=(answer.value - answer.half_width, answer.value + answer.half_width),
             estimator=answer.candidate.estimator,
             likeness=answer.likeness,
-            later=first >= first_later,
+            later=number >= first_later,
         )
-        for (first, *_), answer in zip(asked, answers, strict=True)
+        for number, answer in zip(asked, answers, strict=True)
     ]
-    return anchors, len(different)
+    return anchors, len(models)
 
 
 def _beside(

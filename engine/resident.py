@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine import supplements
+from engine.anchors import exact_size, telling
 from engine.attribution import Attributions, attribute
 from engine.batching import Batches
 from engine.blocks import direction_probe, draw_directions
@@ -44,6 +45,10 @@ along, and the measurement."""
 
 _TRIES: Final = 3
 """Of a measurement whose shards go away meanwhile: those that are left are asked again."""
+
+_FEWEST_TELLING: Final = 5
+"""Anchors, of which an earlier release's sketch of a handful of units may have fewer. Some are left when a fold of two
+is held out, and one more."""
 
 _PROBE_TOLERANCE = 1e-9
 
@@ -299,7 +304,13 @@ class ResidentSketch:
         axes = built.frame.axes
         if axes is not None:
             anchors = _indicators(sets, self.unit_count).to(self.device)
-            axes = dataclasses.replace(axes, anchors=torch.cat([axes.anchors, anchors]), later=len(sets))
+            first = len(built.holdings.sets)
+            axes = dataclasses.replace(
+                axes,
+                anchors=torch.cat([axes.anchors, anchors]),
+                models=(*axes.models, *range(first, first + len(sets))),
+                later=len(sets),
+            )
         configuration = self.configuration
         later = room(configuration.model, len(new), dtype=configuration.torch_dtype, device=self.device)
         later.put(0, found.models[new])
@@ -329,11 +340,15 @@ class ResidentSketch:
         if configuration.axes:
             singles = holdings.models(range(units)).double()
             singles -= singles.mean(dim=0)
-            sets = holdings.sets[len(holdings.sets) - configuration.anchors :]
+            first = len(holdings.sets) - configuration.anchors
+            chosen = telling(holdings.sets[first:], exact=exact_size(pairs=configuration.pairs))
+            if len(chosen) < _FEWEST_TELLING:
+                raise ArtifactError("It has too few different anchors to take bars from; build it again without axes.")
             axes = Axes(
                 pairs=configuration.pairs,
                 kinship=singles @ singles.T,
-                anchors=_indicators(sets, units).to(self.device),
+                anchors=_indicators([holdings.sets[first + number] for number in chosen], units).to(self.device),
+                models=tuple(first + number for number in chosen),
             )
         interpolated = axes is not None and 0 < configuration.directions <= MOST_DIRECTIONS
         frame = Frame(

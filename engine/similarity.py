@@ -1,12 +1,14 @@
 """Where deletion sets are: what errors may grow with, and how similar anchors are to a set.
 
 A set has *features* (`features`), and some of them, with its nearest relative among the anchors, are its *place*
-(`places`). Anchors weigh by how far their places are from that of a set (`similarity`). Nothing here is learned from
-what retraining gave, but for what each unit does alone.
+(`places`). Anchors weigh by how far their places are from that of a set (`similarity`). What errors grow with is more
+than proportional where much of what a text rests on goes, so that the features' products tell, too (`products`).
+Nothing here is learned from what retraining gave, but for what each unit does alone.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -31,9 +33,10 @@ _ALIKE = 1.05
 _FAINT = 1e-4
 """The least weight of an anchor."""
 
-_NEAREST = 4
-"""Anchors that an interval listens to however far they are. They are enough for a standard error; what so few can't
-tell, as a bar of 90%, is as wide as the worst of all anchors."""
+_NEAREST = 2
+"""Anchors that are within the bandwidth of an interval, however far they are. What the few that are nearest can't tell
+is told by those that are farther, and at last by the worst of all. With more, the many that are far would be heard in
+place of the few that are nearest, just where errors are the largest: sets that measurements rest on."""
 
 _OFFSETS = np.array([math.e, 0, 0.1, 0.03, 0.1, TINY, TINY, TINY, TINY, TINY])
 """What is added to features before their logarithm is taken; of the first, that makes it one."""
@@ -98,6 +101,22 @@ def features(estimates: Estimates, effects: np.ndarray) -> np.ndarray:
     np.abs(found, out=found)
     found += _OFFSETS[: found.shape[-1]]
     return np.log(found, out=found)
+
+
+def products(standardised: np.ndarray) -> np.ndarray:
+    """Of every two features, from standardised features [..., F]: one, the features and their second powers.
+
+    Returns:
+        Of shape [..., F (F + 1) / 2]; the first is the constant.
+    """
+    first, second = every_two(standardised.shape[-1])
+    return np.asarray(standardised.take(first, axis=-1) * standardised.take(second, axis=-1))
+
+
+@functools.cache
+def every_two(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of so many features, the first and the second of each product, in their order."""
+    return np.triu_indices(count)
 
 
 def places(standardised: np.ndarray, likeness: np.ndarray) -> np.ndarray:

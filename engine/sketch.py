@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar, overload
 import numpy as np
 import torch
 
+from engine.anchors import DRAWING
 from engine.blocks import Job, execution, nearest, probe_of, train_and_save, train_parameters
 from engine.configuration import Block, SketchConfiguration
 from engine.devices import torch_device
@@ -174,7 +175,7 @@ def build(
     execution = place.once(device, _execution, configuration, device, work, native, begun)
     if begun is not None and begun != execution:
         raise ConfigurationError(_otherwise(destination, begun, execution))
-    plan = Plan(configuration=configuration, source=source, execution=execution)
+    plan = Plan(configuration=configuration, source=source, execution=execution, drawing=DRAWING)
     with open_workspace(destination, plan) as workspace:
         started = time.monotonic()
         job = Job(plan=plan, documents=documents, files=workspace.files, device=device)
@@ -274,9 +275,9 @@ def _begun(destination: Location, configuration: SketchConfiguration, source: So
         with contextlib.suppress(OSError):
             content = (workspace_of(destination) / PLAN).read_bytes()
     plan = None if content is None else parse_plan(content)
-    if plan is None or (plan.configuration, plan.source) != (configuration, source) or not plan.execution.processor:
+    if plan is None or (plan.configuration, plan.source, plan.drawing) != (configuration, source, DRAWING):
         return None
-    return plan.execution
+    return plan.execution if plan.execution.processor else None
 
 
 def _otherwise(destination: Location, begun: Execution, here: Execution) -> str:

@@ -73,11 +73,19 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that a build depends on: equal plans give equal artifacts."""
+    """All that a build depends on: equal plans give equal artifacts.
+
+    Attributes:
+        configuration: what is built.
+        source: the documents that it is built from.
+        execution: how.
+        drawing: how anchors are drawn, `engine.anchors.DRAWING`.
+    """
 
     configuration: SketchConfiguration
     source: Source
     execution: Execution
+    drawing: int = 1  # artifacts that don't say were drawn the first way
 
 
 @dataclass(frozen=True, kw_only=True)

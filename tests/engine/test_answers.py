@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.calibration import Calibration, choose
+from engine.calibration import Calibration, choose, lessons
 from engine.configuration import SketchConfiguration
 from engine.directions import dimension
 from engine.documents import Documents
@@ -159,6 +159,38 @@ def slow_place(
     return np.array([*standardised, math.log(1.05 - nearest)])
 
 
+def slow_products(features: np.ndarray) -> list[float]:
+    return [features[i] * features[j] for i in range(len(features)) for j in range(i, len(features))]
+
+
+def slow_fit(rows: list[list[float]], targets: np.ndarray) -> np.ndarray:
+    """Least squares on the products, where the square of each weight but the constant's costs three tenths a row."""
+    inputs = np.array(rows)
+    costs = np.sqrt(0.3 * len(rows)) * np.eye(inputs.shape[1])[1:]
+    found, *_ = np.linalg.lstsq(np.vstack([inputs, costs]), np.concatenate([targets, np.zeros(len(costs))]), rcond=None)
+    return np.asarray(found)
+
+
+def test_the_error_that_is_expected_follows_its_definition(sketch: ResidentSketch) -> None:
+    frame = sketch.frame
+    for measurement in MEASUREMENTS:
+        table = sketch.table(measurement).table
+        calibration = sketch.table(measurement).calibration
+        assert calibration is not None
+        known = lessons(table, frame)
+        for which in range(min(2, len(table.baseline))):
+            rows = [slow_products(features) for features in known.features[:, which]]
+            for row, errors in enumerate(calibration.errors[:, :, which]):
+                weights = slow_fit(rows, errors)
+                np.testing.assert_allclose(calibration.weights[row, which], weights, rtol=1e-6, atol=1e-9)
+                anchor = row % len(rows)
+                others = [n for n in range(len(rows)) if n // 2 % 8 != anchor // 2 % 8]
+                without = slow_fit([rows[n] for n in others], errors[others])
+                assert calibration.expected[row, anchor, which] == pytest.approx(
+                    np.dot(rows[anchor], without), rel=1e-6
+                )
+
+
 def test_the_choice_and_its_bar_follow_their_definitions(sketch: ResidentSketch) -> None:
     """The least typical error answers; the bar is the quantile of the scores of the anchors' own choices."""
     for measurement, units in itertools.product(MEASUREMENTS[:2], ([0, 5], [1, 4, 6, 10])):
@@ -187,7 +219,7 @@ def test_the_choice_and_its_bar_follow_their_definitions(sketch: ResidentSketch)
             own = min(whole, key=lambda row: typical(row, others))
             scores.append(float(calibration.errors[own, anchor, 0] - calibration.expected[own, anchor, 0]))
         apart = sorted(math.sqrt(float(np.sum((place - other) ** 2))) for other in places)
-        similar = [slow_weight(place, other, max(0.5, apart[3])) for other in places]
+        similar = [slow_weight(place, other, max(0.5, apart[1])) for other in places]
         np.testing.assert_allclose(choice.similarity, similar, rtol=1e-6)
         for confidence in (0.6827, 0.9):
             reached, quantile = 0.0, math.inf

@@ -5,8 +5,8 @@ hidden. In which fold an anchor is depends on its place in the list; so that fol
 last before it is taken away, in what is asked to leave it out, too.
 
 How similar the other anchors are to each other is taken from all of them, which decides little: so values and choices
-are the same but where the regression is nearly as good as another candidate (here at two of 150 sets at most), and
-widths mostly: 4 to 8% are off by more than a tenth.
+are the same but where the regression is nearly as good as another candidate (here at four of 190 sets at most), and
+widths mostly: 2 to 4% are off by more than a tenth. Of a hundred anchors each is more of them all: then a sixth is.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ MEASUREMENTS = [
     Measurement(kind="log_probability", prompt="ma", completion="ry"),
 ]
 
-Anchors = list[list[int]]
-
 
 def built(
     configuration: SketchConfiguration,
@@ -72,44 +70,31 @@ def sketch(
 ) -> ResidentSketch:
     place = tmp_path_factory.mktemp("anchors") / "a"
     if request.param:
-        return built(configuration, place, units=24, pairs=True, directions=12, anchors=80)
-    return built(configuration, place, units=40, anchors=120)
-
-
-def sets_of(frame: Frame) -> Anchors:
-    """The anchors of each different set of two units or more."""
-    assert frame.axes is not None
-    same: dict[tuple[int, ...], list[int]] = {}
-    for number, row in enumerate(frame.axes.rows):
-        same.setdefault(tuple(np.flatnonzero(row).tolist()), []).append(number)
-    return [numbers for units, numbers in same.items() if len(units) > 1]
+        return built(configuration, place, units=32, pairs=True, directions=12, anchors=200)
+    return built(configuration, place, units=60, anchors=240)
 
 
 def ordered(table: Table, frame: Frame, order: list[int]) -> tuple[Table, Frame]:
     """The same with other anchors, or in another order."""
     assert frame.axes is not None
     assert table.retrained is not None
-    first = len(table.retrained) - len(frame.axes.anchors)
-    retrained = np.concatenate([table.retrained[:first], table.retrained[first:][order]])
-    axes = dataclasses.replace(frame.axes, anchors=frame.axes.anchors[order])
-    return dataclasses.replace(table, retrained=retrained), dataclasses.replace(frame, axes=axes)
+    models = [frame.axes.models[number] for number in order]
+    axes = dataclasses.replace(frame.axes, anchors=frame.axes.anchors[order], models=models)
+    return table, dataclasses.replace(frame, axes=axes)
 
 
 def test_an_answer_at_an_anchor_is_that_of_a_sketch_that_never_had_it(sketch: ResidentSketch) -> None:
     frame, widths, changed = sketch.frame, [], 0
     for measurement in MEASUREMENTS:
         table = sketch.table(measurement).table
-        asked = sets_of(frame)
-        assert max(map(len, asked)) > 1  # some sets are there more than once, and left out together
-        for numbers in asked:
-            others = [number for number in range(len(frame.anchor_sets)) if number not in numbers]
-            last = list(range(len(others), len(others) + len(numbers)))
-            [found] = leave_one_out(*ordered(table, frame, [*others, *numbers]), [last], confidence=CONFIDENCE)
+        for asked in range(0, len(frame.anchor_sets), 5):
+            others = [number for number in range(len(frame.anchor_sets)) if number != asked]
+            [found] = leave_one_out(*ordered(table, frame, [*others, asked]), [len(others)], confidence=CONFIDENCE)
 
             without, fewer = ordered(table, frame, others)
             assert fewer.axes is not None
             assert frame.axes is not None
-            deleted = fewer.one_set(np.flatnonzero(frame.axes.rows[numbers[0]]).tolist())
+            deleted = fewer.one_set(np.flatnonzero(frame.axes.rows[asked]).tolist())
             prepared = Prepared(table=without, calibration=calibrate(without, fewer))
             expected = predict(prepared, fewer, deleted, Question(confidence=CONFIDENCE))
             assert isinstance(expected, Prediction)
@@ -128,19 +113,20 @@ def test_an_answer_at_an_anchor_is_that_of_a_sketch_that_never_had_it(sketch: Re
     apart = np.abs(np.log(widths))
     assert np.mean(apart < 1e-6) > 0.4
     assert np.median(apart) < 0.01
-    assert np.mean(apart < 0.1) > 0.85
+    assert np.mean(apart < 0.1) > 0.92
 
 
 def test_what_is_said_at_an_anchor_is_the_same_whatever_its_truth_was(sketch: ResidentSketch) -> None:
     frame, table = sketch.frame, sketch.table(MEASUREMENTS[1]).table
-    asked = sets_of(frame)
+    asked = range(len(frame.anchor_sets))
     answers = leave_one_out(table, frame, asked, confidence=CONFIDENCE)
     assert table.retrained is not None
+    assert frame.axes is not None
     moved = 0
     for number in range(0, len(asked), 7):
         retrained = table.retrained.copy()
-        rows = np.array(asked[number]) + len(retrained) - len(frame.anchor_sets)
-        retrained[rows] += 3 * (retrained[rows] - table.baseline) + 1
+        row = frame.axes.models[number]
+        retrained[row] += 3 * (retrained[row] - table.baseline) + 1
         again = leave_one_out(dataclasses.replace(table, retrained=retrained), frame, asked, confidence=CONFIDENCE)
         assert again[number].candidate == answers[number].candidate
         assert again[number].value == pytest.approx(answers[number].value, rel=1e-12)
@@ -152,7 +138,7 @@ def test_what_is_said_at_an_anchor_is_the_same_whatever_its_truth_was(sketch: Re
 
 def test_together_anchors_are_answered_as_each_alone(sketch: ResidentSketch, monkeypatch: pytest.MonkeyPatch) -> None:
     frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
-    asked = sets_of(frame)
+    asked = range(len(frame.anchor_sets))
     together = leave_one_out(table, frame, asked, confidence=CONFIDENCE)
     monkeypatch.setattr("engine.leave_one_out._NUMBERS", 1)
     monkeypatch.setattr("engine.leave_one_out._LEAST_ROWS", 1)
@@ -167,56 +153,45 @@ def test_together_anchors_are_answered_as_each_alone(sketch: ResidentSketch, mon
 
 
 def test_intervals_cover_as_often_as_they_say(tmp_path: Path, configuration: SketchConfiguration) -> None:
-    """Within four standard deviations of a binomial count, as if anchors were independent."""
-    sketch = built(configuration, tmp_path / "a", units=60, anchors=300)
+    """Less four standard deviations of a binomial count, as if anchors were independent; and not much more often."""
+    sketch = built(configuration, tmp_path / "a", units=150, anchors=600)
     frame = sketch.frame
-    asked = sets_of(frame)
-    first = [numbers[0] for numbers in asked]
+    asked = range(len(frame.anchor_sets))
     for measurement in MEASUREMENTS:
         table = sketch.table(measurement).table
         assert table.retrained is not None
-        truth = table.retrained[len(table.retrained) - len(frame.anchor_sets) :, 0][first]
+        assert frame.axes is not None
+        truth = table.retrained[list(frame.axes.models), 0]
         answers = leave_one_out(table, frame, asked, confidence=CONFIDENCE)
         inside = sum(abs(one.value - true) <= one.half_width for one, true in zip(answers, truth, strict=True))
         deviation = (len(asked) * CONFIDENCE * (1 - CONFIDENCE)) ** 0.5
-        assert abs(inside - CONFIDENCE * len(asked)) < 4 * deviation
+        assert CONFIDENCE * len(asked) - 4 * deviation < inside < (CONFIDENCE + 0.06) * len(asked)
         widest = leave_one_out(table, frame, asked, confidence=0.99)
         assert all(wide.half_width >= one.half_width for wide, one in zip(widest, answers, strict=True))
 
 
-def test_a_confidence_that_the_other_anchors_can_not_tell_at_any_set_is_refused(sketch: ResidentSketch) -> None:
+def test_a_confidence_that_the_other_anchors_can_not_tell_is_refused(sketch: ResidentSketch) -> None:
     frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
-    left = len(frame.anchor_sets) - 3
-    assert leave_one_out(table, frame, [[0, 1, 2]], confidence=left / (left + 1))
-    for asked in ([[0, 1, 2]], [[3, 4, 5, 6], [0, 1, 2]]):
-        with pytest.raises(QuestionError, match=rf"^{left} anchors can't tell"):
-            leave_one_out(table, frame, asked, confidence=(left + 1) / (left + 2))
-
-
-def test_a_set_with_too_few_others_is_told_as_well_as_they_can(sketch: ResidentSketch) -> None:
-    frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
-    left = len(frame.anchor_sets) - 3
-    asked = [[0], [1, 2, 3]]
-    several = leave_one_out(table, frame, asked, confidence=left / (left + 1))
-    together = leave_one_out(table, frame, asked, confidence=(left + 2) / (left + 3))
-    assert together[1] == several[1]
-    assert together[0].half_width >= several[0].half_width
+    left = len(frame.anchor_sets) - 1
+    assert leave_one_out(table, frame, [0], confidence=left / (left + 1))
+    with pytest.raises(QuestionError, match=rf"^{left} anchors can't tell"):
+        leave_one_out(table, frame, [0], confidence=(left + 1) / (left + 2))
 
 
 def test_likeness_is_to_the_nearest_anchor_that_is_left(sketch: ResidentSketch) -> None:
     frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
     assert frame.axes is not None
-    asked = sets_of(frame)
-    correlations = np.corrcoef(frame.axes.rows)
-    for numbers, answer in zip(asked, leave_one_out(table, frame, asked, confidence=CONFIDENCE), strict=True):
-        others = [number for number in range(len(correlations)) if number not in numbers]
-        assert answer.likeness == pytest.approx(max(correlations[numbers[0], others].max(), 0), abs=1e-9)
+    asked = range(len(frame.anchor_sets))
+    correlations = np.corrcoef(frame.axes.rows) - 2 * np.eye(len(asked))
+    answers = leave_one_out(table, frame, asked, confidence=CONFIDENCE)
+    for to_others, answer in zip(correlations, answers, strict=True):
+        assert answer.likeness == pytest.approx(max(to_others.max(), 0), abs=1e-9)
         assert 0 <= answer.likeness < 1
 
 
 def test_who_asks_may_end_the_work_between_slices(sketch: ResidentSketch) -> None:
     frame, table = sketch.frame, sketch.table(MEASUREMENTS[0]).table
-    asked, calls = sets_of(frame)[:1] * (64 * 1024), []
+    asked, calls = 64 * 1024 * [0], []
 
     def enough() -> None:
         calls.append(1)
@@ -228,17 +203,11 @@ def test_who_asks_may_end_the_work_between_slices(sketch: ResidentSketch) -> Non
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("same", [0, 30])
-def test_anchors_that_are_nearly_all_the_same_are_answered_with_what_is_left(
-    configuration: SketchConfiguration, tmp_path: Path, same: int
+def test_a_handful_of_anchors_are_answered_with_what_is_left(
+    configuration: SketchConfiguration, tmp_path: Path
 ) -> None:
     sketch = built(configuration, tmp_path / "a", units=12, anchors=36)
-    table, frame = sketch.table(MEASUREMENTS[0]).table, sketch.frame
-    asked = sets_of(frame)
-    others = [number for numbers in asked[1:] for number in numbers]
-    number = asked[0][0]
-    few = [number] * same + others[: 36 - same] if same else others
-    again = ordered(table, frame, few)
-    found = leave_one_out(*again, sets_of(again[1]), confidence=0.5)
-    assert len(found) == len(sets_of(again[1])) > 2
+    few = ordered(sketch.table(MEASUREMENTS[0]).table, sketch.frame, [0, 3, 5, 8, 9])
+    found = leave_one_out(*few, range(5), confidence=0.5)
+    assert len(found) == 5
     assert all(np.isfinite([one.value, one.half_width, one.likeness]).all() for one in found)

@@ -134,8 +134,6 @@ def test_likeness_is_the_correlation_with_the_set_that_is_most_alike(
     found = ask(sketch)
     exact = 2 if sketch.configuration.pairs else 1
     sets = {units for units in sketch.retrained_sets if sketch.configuration.axes is False or len(units) > exact}
-    if sketch.configuration.axes:  # anchors of one or two units are exact, and like others, too
-        sets |= set(sketch.retrained_sets[-sketch.configuration.anchors - len(later) :])
     rows = {units: [float(unit in units) for unit in range(len(documents))] for units in sets}
 
     def likeness(units: tuple[int, ...]) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import engine.sketch
+from engine.anchors import DRAWING
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.errors import ConfigurationError, StoreError
@@ -176,6 +177,25 @@ def test_a_build_goes_on_as_it_was_begun_where_that_can_be_done(
     assert (built.manifest.files, built.manifest.plan) == (expected.files, expected.plan)
 
 
+def test_what_an_earlier_release_began_which_drew_other_anchors_is_begun_anew(
+    tmp_path: Path,
+    documents: Documents,
+    configuration: SketchConfiguration,
+    artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert artifact.manifest.plan.drawing == DRAWING > 1
+    with monkeypatch.context() as earlier:
+        earlier.setattr("engine.sketch.DRAWING", 1)
+        with pytest.raises(KeyboardInterrupt):
+            build(documents, configuration, tmp_path / "a", progress=stop_halfway)
+    assert FIRST in finished_files(tmp_path / "a")
+    seen: list[int] = []
+    built = build(documents, configuration, tmp_path / "a", progress=lambda done, total: seen.append(done))
+    assert seen[0] == 0
+    assert (built.manifest.files, built.manifest.plan) == (artifact.manifest.files, artifact.manifest.plan)
+
+
 OTHER_PROCESSOR = """
 import sys
 from pathlib import Path
@@ -207,12 +227,13 @@ def test_a_processor_that_rounds_otherwise_is_another_plan(
     assert "DEFAULT" in said
 
 
-def test_an_artifact_that_does_not_say_its_processor_opens(tmp_path: Path, artifact: Artifact) -> None:
+def test_an_artifact_of_before_there_was_a_processor_or_a_drawing_opens(tmp_path: Path, artifact: Artifact) -> None:
     shutil.copytree(artifact.path, tmp_path / "old")
     content = json.loads((tmp_path / "old" / "manifest.json").read_text())
-    del content["plan"]["execution"]["processor"]
+    del content["plan"]["execution"]["processor"], content["plan"]["drawing"]
     (tmp_path / "old" / "manifest.json").write_text(json.dumps(content))
-    assert open_artifact(tmp_path / "old").manifest.plan.execution.processor == ""
+    plan = open_artifact(tmp_path / "old").manifest.plan
+    assert (plan.execution.processor, plan.drawing) == ("", 1)
 
 
 # Ends
