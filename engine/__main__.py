@@ -56,7 +56,7 @@ def build(
     directions: Annotated[int, typer.Option(help="Random directions, k; 0 with axes for none.")] = 500,
     degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
     ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
-    seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of directions and anchors.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     block: Annotated[int, typer.Option(help="Directions trained together.")] = 128,
     layers: int = 1,

@@ -24,7 +24,7 @@ DRAWING: Final = 2
 """Which way of drawing anchors this is: another gives other sets from the same seed. Of the first, some were twins."""
 
 LARGEST_RANDOM = 0.25
-"""Of all units: the size of the largest random anchor."""
+"""Of all units: the size of the largest random anchor, where there are enough of such."""
 
 THINNEST = 0.4
 """Of a coherent set: the least share that thinning leaves."""
@@ -57,7 +57,7 @@ def anchor_sets(documents: Documents, *, count: int, seed: int, exact: int) -> l
     """Deletion sets, by turns random and coherent; none is empty or everything.
 
     All of them tell something (`telling`), unless there are so few units that no other set is found. Where nothing
-    coherent is found any more, a random set takes the turn.
+    coherent is found any more, a random set takes the turn, at last one of any size.
 
     Args:
         documents: at least two units.
@@ -70,9 +70,12 @@ def anchor_sets(documents: Documents, *, count: int, seed: int, exact: int) -> l
     """
     generator, units = random.Random(seed), documents.unit_count
     smallest = min(exact + 1, units - 1)
-    by_chance = functools.partial(_random_set, units, generator, smallest=smallest)
+    largest = max(smallest, int(LARGEST_RANDOM * units))
+    by_chance = functools.partial(_random_set, units, generator, smallest, largest)
+    of_any_size = functools.partial(_random_set, units, generator, smallest, units - 1)
     coherent = functools.partial(_coherent_set, documents, generator)
-    turns = itertools.cycle([_TRIES * [by_chance], _TRIES * [coherent] + _TRIES * [by_chance]])
+    at_random = _TRIES * [by_chance] + _TRIES * [of_any_size]
+    turns = itertools.cycle([at_random, _TRIES * [coherent] + at_random])
     known: set[tuple[int, ...]] = set()
     sets = []
     for tries in itertools.islice(turns, count):
@@ -85,8 +88,7 @@ def anchor_sets(documents: Documents, *, count: int, seed: int, exact: int) -> l
     return sets
 
 
-def _random_set(units: int, generator: random.Random, *, smallest: int) -> tuple[int, ...]:
-    largest = max(min(smallest + 1, units - 1), int(LARGEST_RANDOM * units))
+def _random_set(units: int, generator: random.Random, smallest: int, largest: int) -> tuple[int, ...]:
     size = round(math.exp(generator.uniform(math.log(smallest), math.log(largest))))  # as many small sets as large ones
     return tuple(sorted(generator.sample(range(units), size)))
 

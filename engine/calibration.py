@@ -124,7 +124,8 @@ class Calibration:
     @property
     def size_bytes(self) -> int:
         """What it occupies; the options of several kinds of questions are together about as large as the errors."""
-        arrays = (self.errors, self.errors, self.expected, self.effects, self.regression.inputs)
+        twice = (self.errors, self.errors, self.weights, self.weights)
+        arrays = (*twice, self.expected, self.effects, self.regression.inputs)
         return sum(array.nbytes for array in arrays)
 
     def options(self, asked: Asked) -> Options:

@@ -17,9 +17,6 @@ from engine.train import TrainingConfiguration
 FEWEST_ANCHORS = 32
 """Below, the quantiles that bars are made of mean nothing."""
 
-FEWEST_UNITS = 7
-"""Of axes. Of fewer there are hardly as many sets as there have to be anchors."""
-
 BlockKind: TypeAlias = Literal["axes", "directions", "retrained"]
 
 
@@ -110,17 +107,9 @@ class SketchConfiguration:
 
         Args:
             units: m.
-
-        Raises:
-            ConfigurationError: axes of so few units that hardly any anchors differ.
         """
         axes = []
         if self.axes:
-            if units < FEWEST_UNITS:
-                raise ConfigurationError(
-                    f"Axes take their bars from {FEWEST_ANCHORS} different sets at least, and {units} units have "
-                    f"too few: axes need {FEWEST_UNITS} units."
-                )
             axes = _parts("axes", units, self.block) + _parts("retrained", self.retrained(units), self.block)
         return axes + (_parts("directions", self.directions, self.block) if self.directions else [])
 

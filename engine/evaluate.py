@@ -46,7 +46,8 @@ _READOUTS = {"probability": "p", "logarithm": "log p", "both": "p, log p"}
 
 OVERALL = "all that aren't exact"
 OWN = "on texts that have the letter"
-"""Of coherent sets up to `LARGE`: what is measured rests on what is deleted, and that is asked the most."""
+"""Coherent sets up to `LARGE`, on texts that begin with their letter, or contain it: what is measured rests on what is
+deleted, and that is asked the most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,13 +224,13 @@ def _accuracy(
 ) -> Accuracy:
     """Figures of one kind; answers and truth by set, then by measurement. Of all pairs, or of some in every row."""
     pairs = np.ones(true.shape, dtype=bool) if counted is None else counted
-    columns = [column[those] for column, those in zip(true.T, pairs.T, strict=True) if those.any()]
+    columns = [column[those] for column, those in zip(true.T, pairs.T, strict=True) if those.sum() > 1]
     flat = [answers[row][column] for row, column in np.argwhere(pairs)]
     baseline, estimate = np.array([p.baseline for p in flat]), np.array([p.estimate for p in flat])
     low, high = np.array([p.interval for p in flat]).T
     truth = true[pairs]
     effect = float(np.sqrt(np.mean((truth - baseline) ** 2)))
-    spread = float(np.sqrt(np.mean([np.var(column) for column in columns]))) or effect
+    spread = float(np.sqrt(np.mean([np.var(column) for column in columns]))) if columns else 0.0
     error = float(np.sqrt(np.mean((estimate - truth) ** 2)))
     ranked = counted is None and len(true) > 2
     chosen = [p.estimator if p.readout is None else f"{p.estimator} {p.degree} {_READOUTS[p.readout]}" for p in flat]
@@ -238,12 +239,12 @@ def _accuracy(
         pairs=len(flat),
         exact=sum(p.estimator == "retrained" for p in flat),
         effect=effect,
-        spread=spread,
+        spread=spread or effect,
         error=error / effect,
-        error_of_spread=error / spread,
+        error_of_spread=error / (spread or effect),
         rank_correlation=_rank_correlation(estimate.reshape(true.shape), true) if ranked else None,
         coverage=float(np.mean((low <= truth) & (truth <= high))),
-        width=float(np.median(high - low)) / spread,
+        width=float(np.median(high - low)) / (spread or effect),
         below_resolution=float(np.mean([p.below_resolution for p in flat])),
         chosen={name: chosen.count(name) for name in sorted(set(chosen))},
     )

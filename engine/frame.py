@@ -69,8 +69,8 @@ class Axes:
 
     Attributes:
         pairs: whether there are retrained models without every two units.
-        anchors: the deletion sets of the anchors that tell something (`engine.anchors.telling`), as rows of zeros and
-            ones, float64 of shape [A, m].
+        anchors: the deletion sets of the anchors that tell something (`engine.anchors.telling`), or of all where these
+            are too few; as rows of zeros and ones, float64 of shape [A, m].
         models: which of the retrained models are theirs, A numbers.
         kinship: inner products of what deleting each unit does to the parameters, less the mean over the units; of
             shape [m, m].

@@ -207,7 +207,8 @@ class _Without:
         for row, gone in zip(nearest, self._rows, strict=True):
             bereft = np.flatnonzero(others.closest == gone)  # anchors whose nearest relative is left out
             row[bereft] = np.delete(likeness[bereft], gone, axis=1).max(axis=1)
-        apart += (loneliness(others.nearest[self._rows, None]) - loneliness(nearest)) ** 2
+        own = np.where(self._gone, -np.inf, likeness[self._rows]).max(axis=1, keepdims=True)
+        apart += (loneliness(own) - loneliness(nearest)) ** 2
         return np.asarray(apart)
 
     @cached_property

@@ -23,7 +23,7 @@ from engine.attribution import Attributions, attribute
 from engine.batching import Batches
 from engine.blocks import direction_probe, draw_directions
 from engine.cache import ByteCache
-from engine.configuration import SketchConfiguration
+from engine.configuration import FEWEST_ANCHORS, SketchConfiguration
 from engine.devices import torch_device
 from engine.errors import ArtifactError, ShardLostError
 from engine.estimate import Prepared, predict, prepare
@@ -45,10 +45,6 @@ along, and the measurement."""
 
 _TRIES: Final = 3
 """Of a measurement whose shards go away meanwhile: those that are left are asked again."""
-
-_FEWEST_TELLING: Final = 5
-"""Anchors, of which an earlier release's sketch of a handful of units may have fewer. Some are left when a fold of two
-is held out, and one more."""
 
 _PROBE_TOLERANCE = 1e-9
 
@@ -342,8 +338,8 @@ class ResidentSketch:
             singles -= singles.mean(dim=0)
             first = len(holdings.sets) - configuration.anchors
             chosen = telling(holdings.sets[first:], exact=exact_size(pairs=configuration.pairs))
-            if len(chosen) < _FEWEST_TELLING:
-                raise ArtifactError("It has too few different anchors to take bars from; build it again without axes.")
+            if len(chosen) < FEWEST_ANCHORS:  # of a handful of units, or as an earlier release drew them: what there is
+                chosen = list(range(configuration.anchors))
             axes = Axes(
                 pairs=configuration.pairs,
                 kinship=singles @ singles.T,

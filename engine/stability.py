@@ -41,15 +41,14 @@ def stability(sketch: ResidentSketch) -> Stability | None:
     axes = sketch.frame.axes
     if axes is None:
         return None
-    built = len(axes.models) - axes.later
-    sets, models = axes.anchors[:built], torch.tensor(axes.models[:built])
     assert sketch.frame.holdings is not None
     changes = sketch.frame.holdings.models() - torch.cat([matrix.flatten() for matrix in sketch.frame.trained.values()])
-    true = changes[models].double()
-    summed = sets @ changes[: sketch.unit_count].double()
+    end = len(changes) - axes.later  # without what was retrained later
+    first = end - sketch.configuration.anchors
+    true, singles = changes[first:end].double(), changes[: sketch.unit_count].double()
+    summed = torch.stack([singles[list(units)].sum(dim=0) for units in sketch.retrained_sets[first:end]])
     explained, unexplained = true.square().sum(dim=1), (true - summed).square().sum(dim=1)
-    turns = (models - (len(changes) - axes.later - sketch.configuration.anchors)) % 2
-    return Stability(*(_share(unexplained[turns == turn], explained[turns == turn]) for turn in (0, 1)))
+    return Stability(*(_share(unexplained[start::2], explained[start::2]) for start in (0, 1)))  # they take turns
 
 
 def _share(unexplained: torch.Tensor, whole: torch.Tensor) -> float:

@@ -7,8 +7,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import boto3
@@ -16,6 +17,9 @@ import httpx
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
+
+Application: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+"""Of WSGI."""
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -109,10 +113,25 @@ def running_s3() -> Iterator[int]:
     """An S3 on a port of this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    assert server._server is not None  # noqa: SLF001 — it takes no application of ours
+    server._server.app = atomic(server._server.app)  # noqa: SLF001
     try:
         yield server.get_host_and_port()[1]
     finally:
         server.stop()
+
+
+def atomic(app: Application) -> Application:
+    """Writes on a condition, one at a time: moto looks and then writes, in each request's thread. A store doesn't."""
+    lock = threading.Lock()
+
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return app(environ, start_response)
+        with lock:
+            return list(app(environ, start_response))
+
+    return serve
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def build(
     anchors: Annotated[int, typer.Option(help="Retrained sets that axes take their bars from.")] = 1_000,
     degree: Annotated[int, typer.Option(help="Highest order kept.")] = 3,
     ensemble: Annotated[Ensemble, typer.Option(help="Distribution of the directions.")] = "unitary",
-    seed: Annotated[int, typer.Option(help="Seed of the directions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of directions and anchors.")] = 0,
     dtype: Annotated[Literal["float32", "float64"], typer.Option(help="Precision of training.")] = "float32",
     block: Annotated[int, typer.Option(help="Directions trained together.")] = 128,
     layers: Annotated[int, typer.Option(help="Blocks of the model.")] = 1,

@@ -41,10 +41,7 @@ class AnchorAnswer(Answer):
     units: int = Field(description="How many units the set has.")
     truth: float = Field(description="The measurement of the model that was retrained without it.")
     estimate: float = Field(description="What would have been answered, had this not been known.")
-    interval: tuple[float, float] = Field(
-        description="Of the confidence; where the others are too few to tell it, since the same set was drawn several"
-        " times, as wide as the worst of their errors says."
-    )
+    interval: tuple[float, float] = Field(description="Of the confidence.")
     inside_interval: bool = Field(description="Whether the truth is in the interval.")
     estimator: Literal["sphere", "axes", "pairs", "hybrid", "interpolation", "regression"] = Field(
         description="That gave the estimate: chosen without the set, too."
@@ -102,26 +99,26 @@ class CalibrationAnswer(Answer):
                     "anchors": [
                         {
                             "units": 2,
-                            "truth": 2.9292,
-                            "estimate": 2.9292,
-                            "interval": [2.9291, 2.9293],
+                            "truth": 2.9398,
+                            "estimate": 2.9398,
+                            "interval": [2.9395, 2.9402],
                             "inside_interval": True,
                             "estimator": "axes",
-                            "likeness": 0.2006,
+                            "likeness": 0.4068,
                             "later": False,
                         }
                     ],
-                    "anchors_in_all": 895,
+                    "anchors_in_all": 1000,
                     "sizes": [
                         {
                             "smallest": 2,
-                            "largest": 5,
-                            "anchors": 143,
-                            "inside": 125,
-                            "coverage_interval": [0.8098, 0.9189],
-                            "median_width": 0.0006,
-                            "rms_error": 0.0004,
-                            "rms_change": 0.0096,
+                            "largest": 6,
+                            "anchors": 159,
+                            "inside": 143,
+                            "coverage_interval": [0.8428, 0.9371],
+                            "median_width": 0.0009,
+                            "rms_error": 0.0014,
+                            "rms_change": 0.0106,
                         }
                     ],
                     "derivative_norms": [{"order": 1, "norm": 0.1729, "standard_error": 0.0051}],

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.anchors import anchor_sets, exact_size, telling
+from engine.anchors import anchor_sets, telling
 from engine.blocks import block_directions, train_block
 from engine.calibration import Choice, Scores
-from engine.configuration import FEWEST_ANCHORS, FEWEST_UNITS, SketchConfiguration
+from engine.configuration import FEWEST_ANCHORS, SketchConfiguration
 from engine.data import census_names
 from engine.directions import dimension, directions, overlaps
 from engine.documents import Documents
-from engine.errors import ArtifactError, ConfigurationError, DegreeError, QuestionError
+from engine.errors import ConfigurationError, DegreeError, QuestionError
 from engine.estimators import FLOOR, Candidate, Estimates, EstimatorName, variance_of_mean
 from engine.evaluate import OVERALL, OWN, DeletionSet, coherent_sets, evaluate, random_sets
 from engine.evidence import LINKS, Evidence, Spread
@@ -31,10 +31,12 @@ from engine.measure import Measurement, measure_models
 from engine.model import ModelConfiguration, target_probabilities
 from engine.question import Distribution, Prediction, Question
 from engine.regression import LocalRegression
+from engine.reliability import Reliability
 from engine.resident import ResidentSketch
 from engine.retrain import retrain
 from engine.sketch import build
 from engine.sphere import term_samples
+from engine.stability import Stability, stability
 from engine.supplements import add
 from engine.train import Step, along_directions, constant_jets, train
 from tests.oracles import loss_of
@@ -461,6 +463,13 @@ def test_documents_that_are_all_alike_still_have_anchors_that_differ() -> None:
     assert all(1 < len(units) < 9 for units in sets)
 
 
+@pytest.mark.parametrize("exact", [1, 2])
+def test_of_a_handful_of_units_all_sets_that_tell_are_anchors(documents: Documents, exact: int) -> None:
+    few = documents.first(6)
+    there = sum(math.comb(6, size) for size in range(exact + 1, 6))
+    assert len(set(anchor_sets(few, count=300, seed=0, exact=exact))) == there
+
+
 def test_where_no_other_set_is_found_anchors_are_still_deletion_sets() -> None:
     few = Documents.from_records((text, None) for text in ("a", "ab", "b"))
     for exact in (1, 2):
@@ -496,31 +505,37 @@ def test_twins_and_single_units_among_the_anchors_of_an_artifact_change_nothing(
         assert twice.interval == pytest.approx(once.interval, rel=1e-9)
 
 
-def test_an_artifact_without_anchors_that_differ_is_refused(
+def test_twins_among_the_anchors_change_neither_calibration_nor_stability_nor_what_comes_later(
     documents: Documents, with_axes: SketchConfiguration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = [(1, 2), (3, 4), (5, 6, 7), (8, 9)] * (FEWEST_ANCHORS // 4)
-    monkeypatch.setattr("engine.blocks.anchor_sets", lambda *_, **__: drawn)
-    artifact = build(documents, with_axes, tmp_path / "sketch", workers=1, native=False)
-    with pytest.raises(ArtifactError, match="too few different anchors"):
-        ResidentSketch(artifact)
+    sets = anchor_sets(documents, count=FEWEST_ANCHORS, seed=5, exact=1)
+    later = (0, 2, 4, 6, 8, 10)
+    assert later not in sets
+
+    def known(drawn: list[tuple[int, ...]], name: str) -> tuple[Reliability, Stability | None]:
+        monkeypatch.setattr("engine.blocks.anchor_sets", lambda *_, **__: drawn)
+        configuration = dataclasses.replace(with_axes, anchors=len(drawn))
+        artifact = build(documents, configuration, tmp_path / name, workers=1, native=False)
+        add(artifact, documents, [later])
+        sketch = ResidentSketch(artifact)
+        return sketch.reliability(TEXT, confidence=0.8), stability(sketch)
+
+    (once, stable), (twice, as_stable) = known(sets, "once"), known(2 * sets, "twice")
+    assert twice == once
+    assert [one.units for one in once.anchors if one.later] == [len(later)]
+    assert as_stable == pytest.approx(stable)
 
 
-def test_axes_of_a_handful_of_units_are_refused_before_anything_is_trained(
-    documents: Documents, with_axes: SketchConfiguration, tmp_path: Path
+def test_an_artifact_with_too_few_anchors_that_differ_is_answered_from_all(
+    documents: Documents, with_axes: SketchConfiguration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = documents.first(FEWEST_UNITS - 1)
-    model = dataclasses.replace(with_axes.model, vocabulary=few.vocabulary)
-    with pytest.raises(ConfigurationError, match=f"axes need {FEWEST_UNITS} units"):
-        build(few, dataclasses.replace(with_axes, model=model), tmp_path / "sketch")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("pairs", [False, True])
-def test_the_fewest_units_have_as_many_anchors_as_are_needed(documents: Documents, *, pairs: bool) -> None:
-    for seed in range(20):
-        few = documents.first(FEWEST_UNITS)
-        assert len(set(anchor_sets(few, count=FEWEST_ANCHORS, seed=seed, exact=exact_size(pairs=pairs)))) == 32
+    """As an earlier release drew them."""
+    drawn = [(1, 2), (3,), (5, 6, 7), (8, 9)] * (FEWEST_ANCHORS // 4)
+    monkeypatch.setattr("engine.blocks.anchor_sets", lambda *_, **__: drawn)
+    sketch = ResidentSketch(build(documents, with_axes, tmp_path / "sketch", workers=1, native=False))
+    assert len(sketch.frame.anchor_sets) == FEWEST_ANCHORS
+    answer = ask(sketch, [0, 4], Question(confidence=0.95))
+    assert answer.interval[0] < answer.estimate < answer.interval[1]
 
 
 def test_a_bar_is_the_quantile_of_similar_anchors() -> None:

@@ -341,7 +341,7 @@ def test_the_catalog_holds_what_it_says(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sketch", "estimators"), [("names", {"regression", "axes", "hybrid"}), ("subjects", {"sphere"})]
+    ("sketch", "estimators"), [("names", {"regression", "axes", "hybrid", "interpolation"}), ("subjects", {"sphere"})]
 )
 def test_each_sketch_answers_in_its_own_way(service: Service, sketch: str, estimators: set[str]) -> None:
     question = {

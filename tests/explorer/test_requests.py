@@ -143,6 +143,12 @@ def test_the_next_deadline_comes_first_where_it_is_chosen_and_a_page_of_the_list
     page.get_by_role("button", name="Sooner").click()
     expect(page.locator(ids).first).to_contain_text("r-24")
     assert "from=" not in page.url
+    page.goto("/#/requests?order=deadline&from=81")  # written when there were more
+    expect(page.locator(ids).first).to_contain_text("r-04")
+    assert "from=21" in page.url
+    page.goto("/#/requests?order=size&state=cancelled&from=21")
+    expect(page.locator("#requests-list")).to_contain_text("There is no such request.")
+    assert "order" not in page.url
 
 
 @pytest.mark.parametrize(

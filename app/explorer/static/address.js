@@ -54,7 +54,7 @@ export function parse(fragment) {
     else if (name === "state") question.requests.state = value;
     else if (name === "late") question.requests.late = true;
     else if (name === "caller") question.requests.caller = value;
-    else if (name === "order") question.requests.order = value;
+    else if (name === "order") question.requests.order = value === "deadline" ? value : "";
     else if (name === "from") question.requests.offset = (natural(value) ?? 1) - 1;
     else if (name === "request") question.requests.id = value;
   }

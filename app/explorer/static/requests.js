@@ -58,6 +58,10 @@ async function list(requests) {
   try {
     const page = await listing((signal) => get("/erasure-requests", filter, { signal }));
     if (!page) return;
+    if (!page.items.length && offset) { // there were more when the address was written
+      change({ requests: { ...question().requests, offset: PAGE * Math.max(0, Math.ceil(page.total / PAGE) - 1) } });
+      return;
+    }
     showProblem($("requests-problem"), null);
     show($("requests-list"), listed(page, order));
     mark(question().requests.id);
