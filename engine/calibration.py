@@ -11,7 +11,7 @@ coherent ones. Whether a set has *relatives*, anchors that share much of it, is 
   would decide it.)
 - The bar. For each candidate a quadratic model of log |error| is fitted on features of a set (`engine.similarity`). The
   errors of the anchors' own choices, divided by what the model (fitted without them) expected, are scores; the interval
-  of an answer is its expected error times a quantile of the scores of similar anchors. That is split conformal
+  of an answer is its expected error times a quantile of the scores of the most similar anchors. That is split conformal
   prediction with a learned scale (Lei et al. 2018) by cross-validation, localised (Guan 2023).
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -35,10 +34,10 @@ from engine.similarity import (
     TINY,
     Places,
     features,
+    heard,
     places,
     products,
     similarity,
-    wide_enough,
 )
 
 FOLDS = 8
@@ -162,14 +161,14 @@ class Choice:
         expected: log |error| that is expected, [O].
         scores: of the anchors.
         kin: weights of the anchors for the regression, [1, A]; None where another candidate answers.
-        similarity: weights of the anchors for the interval, [A].
+        apart: squared distances to the anchors, [A].
     """
 
     candidate: Candidate
     expected: np.ndarray
     scores: Scores
     kin: np.ndarray | None
-    similarity: np.ndarray
+    apart: np.ndarray
 
     def half_width(self, confidence: float) -> np.ndarray:
         """Half of the interval of every value, [O].
@@ -177,18 +176,14 @@ class Choice:
         Raises:
             QuestionError: a confidence that so few anchors can't tell.
         """
-        count = len(self.similarity)
-        check_telling(count, confidence)
-        ranks = [min(int(shares.searchsorted(confidence)), count - 1) for shares in self._shares]
+        check_telling(len(self.apart), confidence)
+        # What the scores up to each weigh together, [O, A].
+        summed = np.add.accumulate(heard(self.apart, confidence).take(self.scores.order), axis=1)
+        # The answer's own error may be anywhere: it counts like the most similar anchor's, as the largest.
+        sought = np.minimum(confidence * (summed[:, -1] + 1), summed[:, -1])
+        ranks = [int(sums.searchsorted(weight)) for sums, weight in zip(summed, sought, strict=True)]
         quantiles = [ascending[rank] for ascending, rank in zip(self.scores.ascending, ranks, strict=True)]
         return np.asarray(np.exp(self.expected + quantiles))
-
-    @cached_property
-    def _shares(self) -> np.ndarray:
-        """Of all weight, what the scores up to each have together, [O, A]."""
-        summed = np.add.accumulate(self.similarity.take(self.scores.order), axis=1)
-        # The answer's own error may be anywhere: it counts like the most similar anchor's, as the largest.
-        return np.asarray(summed / (summed[:, -1:] + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +313,7 @@ def choose(calibration: Calibration, estimates: Estimates, asked: Asked) -> Choi
         expected=np.add.reduce(products(standardised[0]) * options.weights[best], axis=-1),
         scores=options.scores,
         kin=near * relatives(likeness) if candidate.estimator == "regression" else None,
-        similarity=similarity(apart[0], wide_enough(apart[0])),
+        apart=apart[0],
     )
 
 

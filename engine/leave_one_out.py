@@ -41,7 +41,7 @@ from engine.estimators import Candidate, allowed, hold
 from engine.evidence import Table
 from engine.frame import Frame, product, relatives
 from engine.regression import solved
-from engine.similarity import CHOICE_BANDWIDTH, LOCAL, every_two, loneliness, products, similarity, wide_enough
+from engine.similarity import CHOICE_BANDWIDTH, LOCAL, every_two, loneliness, products, similarity
 
 _NUMBERS = 1 << 16
 """Of pairs of anchors that are looked at together: memory for ten times as many numbers of each kind stays small."""
@@ -146,13 +146,12 @@ class _Without:
         scores = self._scores
         found = []
         for row, left in enumerate(~self._gone):
-            apart = self._apart[row, left]
             choice = Choice(
                 candidate=others.candidates[best[row]],
                 expected=expected[row, None],
                 scores=Scores.of(scores[row, left, None]),
                 kin=None,
-                similarity=similarity(apart, wide_enough(apart)),
+                apart=self._apart[row, left],
             )
             found.append(
                 Answer(

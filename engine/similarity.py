@@ -34,9 +34,12 @@ _FAINT = 1e-4
 """The least weight of an anchor."""
 
 _NEAREST = 2
-"""Anchors that are within the bandwidth of an interval, however far they are. What the few that are nearest can't tell
-is told by those that are farther, and at last by the worst of all. With more, the many that are far would be heard in
-place of the few that are nearest, just where errors are the largest: sets that measurements rest on."""
+"""Anchors that are within the bandwidth of an interval, however far they are. With more, the many that are far would
+outvote the few that are nearest, just where errors are the largest: at sets that measurements rest on."""
+
+_HEARD, _BEYOND = 64, 4
+"""Anchors that an interval listens to: the nearest, so many, or as many as have a handful beyond the quantile. Where
+they can't tell it, the worst of them does; the worst of all would be absurdly wide."""
 
 _OFFSETS = np.array([math.e, 0, 0.1, 0.03, 0.1, TINY, TINY, TINY, TINY, TINY])
 """What is added to features before their logarithm is taken; of the first, that makes it one."""
@@ -140,7 +143,17 @@ def similarity(apart: np.ndarray, square_bandwidth: float) -> np.ndarray:
     return np.maximum(weights, _FAINT, out=weights)
 
 
-def wide_enough(apart: np.ndarray) -> float:
+def heard(apart: np.ndarray, confidence: float) -> np.ndarray:
+    """Weights of anchors for an interval, from squared distances [A]; of those that aren't heard 0."""
+    count = len(apart)
+    most = max(_HEARD, math.ceil(_BEYOND / (1 - confidence)))
+    if most >= count:
+        return similarity(apart, _wide_enough(apart))
+    farthest = np.partition(apart, most - 1)[most - 1]
+    return np.asarray(similarity(apart, _wide_enough(apart)) * (apart <= farthest))
+
+
+def _wide_enough(apart: np.ndarray) -> float:
     """The squared bandwidth for an interval, from squared distances [A]: so many of the nearest are within it."""
     nearest = min(_NEAREST, len(apart))
     if np.count_nonzero(apart <= BAR_BANDWIDTH**2) >= nearest:  # as mostly: sorting takes far longer

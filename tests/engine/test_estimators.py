@@ -549,10 +549,25 @@ def test_a_bar_is_the_quantile_of_similar_anchors() -> None:
         expected=np.zeros(1),
         scores=Scores.of(np.log(errors)[:, None]),
         kin=alike[None],
-        similarity=alike.clip(min=1e-9),
+        apart=100 * (1 - alike),
     )
     assert choice.half_width(0.9).item() == pytest.approx(1.645, rel=0.05)
-    assert dataclasses.replace(choice, similarity=1 - alike).half_width(0.9).item() == pytest.approx(16.45, rel=0.05)
+    assert dataclasses.replace(choice, apart=100 * alike).half_width(0.9).item() == pytest.approx(16.45, rel=0.05)
+
+
+def test_where_the_nearest_anchors_cannot_tell_a_bar_the_worst_of_them_does() -> None:
+    apart = np.arange(1, 401) ** 2.0  # one is near
+    scores = np.arange(400) / 400
+    choice = Choice(
+        candidate=Candidate("axes", 3, 0, "probability"),
+        expected=np.zeros(1),
+        scores=Scores.of(scores[:, None]),
+        kin=None,
+        apart=apart,
+    )
+    assert choice.half_width(0.9).item() == pytest.approx(math.exp(63 / 400))
+    assert choice.half_width(0.95).item() == pytest.approx(math.exp(79 / 400))
+    assert choice.half_width(0.99).item() == pytest.approx(math.exp(399 / 400))
 
 
 def test_an_interval_takes_the_answers_own_score_into_account() -> None:
@@ -562,7 +577,7 @@ def test_an_interval_takes_the_answers_own_score_into_account() -> None:
         expected=np.zeros(1),
         scores=Scores.of(np.log(np.arange(1, 10))[:, None]),
         kin=np.ones((1, 9)),
-        similarity=np.ones(9),
+        apart=np.zeros(9),
     )
     assert choice.half_width(0.8).item() == pytest.approx(8)
     assert choice.half_width(0.9).item() == pytest.approx(9)

@@ -300,7 +300,7 @@ def test_an_attempt_ends_whatever_the_peer_does(
     with peer(does, tls=identity) as one:
         started = time.monotonic()
         reply = send(Outgoing(resolver=HERE, tls=trust, seconds=0.5), one.url(), options(one))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
     assert (reply.status, reply.error) == (None, "timeout")
     assert reply.why == "There was no answer within 0.5 seconds."
 
@@ -319,7 +319,7 @@ def test_a_peer_that_drips_its_body_has_answered(trust: ssl.SSLContext, identity
         with peer(drip_body, tls=identity) as one:
             started = time.monotonic()
             assert send(Outgoing(resolver=HERE, tls=trust, seconds=seconds), one.url(), options(one)).status == 200
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 10
 
 
 def test_a_body_without_end_is_dropped(trust: ssl.SSLContext, identity: ssl.SSLContext) -> None:
