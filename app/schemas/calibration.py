@@ -114,9 +114,9 @@ class CalibrationAnswer(Answer):
                             "smallest": 2,
                             "largest": 6,
                             "anchors": 159,
-                            "inside": 143,
-                            "coverage_interval": [0.8428, 0.9371],
-                            "median_width": 0.0009,
+                            "inside": 144,
+                            "coverage_interval": [0.8502, 0.9419],
+                            "median_width": 0.001,
                             "rms_error": 0.0014,
                             "rms_change": 0.0106,
                         }
