@@ -69,7 +69,7 @@ def anchor_sets(documents: Documents, *, count: int, seed: int, exact: int) -> l
         Sorted unit numbers of every set.
     """
     generator, units = random.Random(seed), documents.unit_count
-    smallest = min(exact + 1, units - 1)
+    smallest = max(1, min(exact + 1, units - 1))
     largest = max(smallest, int(LARGEST_RANDOM * units))
     by_chance = functools.partial(_random_set, units, generator, smallest, largest)
     of_any_size = functools.partial(_random_set, units, generator, smallest, units - 1)

@@ -145,12 +145,14 @@ def similarity(apart: np.ndarray, square_bandwidth: float) -> np.ndarray:
 
 def heard(apart: np.ndarray, confidence: float) -> np.ndarray:
     """Weights of anchors for an interval, from squared distances [A]; of those that aren't heard 0."""
-    count = len(apart)
-    most = max(_HEARD, math.ceil(_BEYOND / (1 - confidence)))
-    if most >= count:
-        return similarity(apart, _wide_enough(apart))
-    farthest = np.partition(apart, most - 1)[most - 1]
-    return np.asarray(similarity(apart, _wide_enough(apart)) * (apart <= farthest))
+    weights, most = similarity(apart, _wide_enough(apart)), max(_HEARD, _BEYOND / (1 - confidence))
+    if most >= len(apart):
+        return weights
+    farthest = np.partition(apart, int(most))[int(most)]
+    nearer, last = apart < farthest, apart == farthest
+    # A part of the last, so that a higher confidence, of which more are heard, is never told by a narrower interval.
+    part = (most - np.count_nonzero(nearer)) / np.count_nonzero(last)
+    return np.asarray(weights * np.where(last, part, nearer))
 
 
 def _wide_enough(apart: np.ndarray) -> float:

@@ -223,13 +223,12 @@ def test_the_choice_and_its_bar_follow_their_definitions(
         apart = sorted(math.sqrt(float(np.sum((place - other) ** 2))) for other in places)
         similar = [slow_weight(place, other, max(0.5, apart[1])) for other in places]
         monkeypatch.setattr("engine.similarity._HEARD", 20)
-        for confidence in (0.6827, 0.9):
-            count = 20 if confidence < 0.8 else 40  # of which a handful is beyond the quantile
+        for confidence, count in ((0.6827, 20.0), (0.85, 80 / 3), (0.9, 40.0)):  # a handful is beyond the quantile
             distances = [float(np.sum((place - other) ** 2)) for other in places]
-            near_enough = sorted(range(len(places)), key=distances.__getitem__)[:count]
-            weights = {number: similar[number] for number in near_enough}
+            ranked = sorted(range(len(places)), key=distances.__getitem__)
+            weights = {n: similar[n] * min(1, count - rank) for rank, n in enumerate(ranked) if rank < count}
             reached, quantile = 0.0, math.inf
-            for number in sorted(near_enough, key=scores.__getitem__):
+            for number in sorted(weights, key=scores.__getitem__):
                 reached += weights[number]
                 quantile = scores[number]
                 if reached / (sum(weights.values()) + 1) >= confidence:

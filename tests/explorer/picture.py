@@ -1,6 +1,6 @@
 """Draws the README's picture of the explorer: `python -m tests.explorer.picture docs/figures/explorer.png`.
 
-It asks the demo's second question, verifies the answer, and keeps what a browser shows. The demo is built for it, or
+It asks the demo's first question, verifies the answer, and keeps what a browser shows. The demo is built for it, or
 copied from the data directory that `--data-dir` names, in which nothing changes.
 """
 
@@ -16,7 +16,7 @@ from playwright.sync_api import ViewportSize, expect, sync_playwright
 from tests.explorer.browser import launched, watched_page
 from tests.explorer.services import built_demo, copied_service
 
-_QUESTION: Final = "/#/ask?sketch=names&loss=zoe&prompt=li&completion=z&subset=has-z"
+_QUESTION: Final = "/#/ask?sketch=names&loss=max&prompt=ma&completion=x&subset=has-x"
 _SIZE: Final[ViewportSize] = {"width": 1440, "height": 980}
 _RETRAINED_MS: Final = 120_000
 
