@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.explorer.api import asked, predicted, units_of, values
 from tests.explorer.services import Service
@@ -195,6 +195,59 @@ def test_verification_goes_on_and_stays_in_the_address(own_page: Page, own_servi
     page.locator("#found input[type=checkbox]").first.click()
     expect(truth).to_have_count(0)
     assert "verification=" not in page.url
+
+
+class HeldVerifications:
+    """Keeps questions for a verification from the service until they are let go."""
+
+    def __init__(self, page: Page) -> None:
+        self._page, self._held = page, list[Route]()
+        page.route("**/predict", self._see)
+
+    def _see(self, route: Route) -> None:
+        if '"verify":true' in (route.request.post_data or ""):
+            self._held.append(route)
+        else:
+            route.continue_()
+
+    def let_go(self) -> None:
+        while not self._held:
+            self._page.wait_for_timeout(10)
+        route = self._held.pop(0)
+        with self._page.expect_response(lambda response: response.request == route.request):
+            route.continue_()
+
+
+def test_a_verification_that_is_asked_for_is_followed_whatever_else_is_asked_meanwhile(
+    page: Page, service: Service
+) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&contains=sh")
+    held = HeldVerifications(page)
+    page.get_by_role("button", name="Verify").click()
+    expect(page.locator("#verify-state")).to_have_text("Asked.")
+    page.locator("#how summary").click()
+    page.get_by_label("Interval").select_option("0.8")
+    expect(page.locator("#answers .verdict")).to_contain_text("80% interval")
+    held.let_go()
+    expect(page).to_have_url(re.compile("verification="))
+    expect(page.locator("#answers .truth")).to_be_visible(timeout=RETRAINED_MS)
+
+
+def test_a_verification_that_is_asked_for_is_not_one_of_another_deletion(page: Page, service: Service) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&contains=ch")
+    held = HeldVerifications(page)
+    page.get_by_role("button", name="Verify").click()
+    expect(page.locator("#verify-state")).to_have_text("Asked.")
+    page.locator("#found input[type=checkbox]").last.click()
+    expect(page.locator("#verify-state")).to_be_empty()
+    expect(page.locator("#verify-button")).to_have_attribute("aria-disabled", "false")
+    held.let_go()
+    page.get_by_role("button", name="Verify").click()
+    held.let_go()
+    expect(page).to_have_url(re.compile("verification="))
+    [newest, before, *_] = asked(service, "/verifications")["items"]
+    assert newest["id"] in page.url
+    assert newest["deleted"]["units"] == before["deleted"]["units"] + 1
 
 
 def test_degrees_that_the_estimate_does_not_use_are_not_shown_as_its_contributions(

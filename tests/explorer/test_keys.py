@@ -103,6 +103,25 @@ def test_a_key_is_forgotten_when_it_is_asked_for(
     assert page.evaluate("() => sessionStorage.length") == 0
 
 
+def test_what_one_key_looked_for_is_not_shown_to_the_next(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page = keyed_page
+    expected_statuses.update({401, 403})
+    page.goto(QUESTION)
+    give(page, keyed_service.every_scope)
+    expect(page.locator("#found tbody tr").first).to_be_visible()
+    page.route("**/documents?*", lambda route: None)  # never answered
+    with page.expect_request("**/documents?*"):
+        page.get_by_label("What to find").fill("an")
+    page.get_by_role("button", name="Key", exact=True).click()
+    with page.expect_event("requestfailed", lambda request: "/documents?" in request.url):
+        give(page, keyed_service.keys["predict"])
+    expect(page.locator("#ask-problem")).to_be_empty()
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    expect(page.locator("#found")).to_be_empty()
+
+
 def test_a_key_for_predictions_alone_follows_a_link_to_a_subset_and_says_what_it_cannot(
     keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
 ) -> None:

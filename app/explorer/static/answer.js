@@ -5,6 +5,7 @@ import { bar, curve } from "./charts.js";
 import { $, h, show, showProblem, table } from "./dom.js";
 import { deletion } from "./selection.js";
 import * as samples from "./samples.js";
+import { tell } from "./store.js";
 import * as verify from "./verify.js";
 import {
   capital, count, decimalsFor, decimalsOf, ESTIMATORS, label, measured, number, percent, precisionOf, quoted, shown, signed, UNITS,
@@ -58,7 +59,7 @@ export async function follow(question, version, selection) {
   } catch (refusal) {
     clear();
     asked = ""; // it may be asked again
-    showProblem($("answer-problem"), refusal, () => void follow(question, version, selection));
+    showProblem($("answer-problem"), refusal, tell);
   }
 }
 

@@ -2,7 +2,7 @@
 
 const STORED = "neverseen-key";
 const UNAUTHORISED = 401;
-const PASSING = [0, 429, 503]; // of refusals: the same question may be answered a moment later
+const PASSING = [0, 429, 502, 503, 504]; // of refusals: the same question may be answered a moment later
 const [LOOK_AGAIN, LONGEST_WAIT] = [400, 5000]; // milliseconds
 
 let key = sessionStorage.getItem(STORED) ?? "";
@@ -21,19 +21,26 @@ export function useKey(text) {
   else sessionStorage.removeItem(STORED);
 }
 
+export const NOT_ASKED = -1;
+
 /** Why a call came to nothing. */
 export class Refusal extends Error {
-  /** status: of HTTP, 0 where nobody answered; sentences: what to tell the person who asked. */
+  /** status: of HTTP, 0 where nobody answered, NOT_ASKED where nobody was asked; sentences: what to tell the person. */
   constructor(status, sentences) {
     super(sentences.join(" "));
     this.status = status;
     this.sentences = sentences;
   }
+
+  /** Whether it may be answered a moment later. */
+  get passes() {
+    return PASSING.includes(this.status);
+  }
 }
 
 /** A part of a path; "." and ".." would lead elsewhere. */
 export function part(name) {
-  if (/^\.{1,2}$/.test(name)) throw new Refusal(0, [`Nothing is named “${name}”.`]);
+  if (/^\.{1,2}$/.test(name)) throw new Refusal(NOT_ASKED, [`Nothing is named “${name}”.`]);
   return encodeURIComponent(name);
 }
 
@@ -49,7 +56,7 @@ export async function call(method, path, { body, query, signal, as = "json" } = 
     if (response.ok) return await response[as]();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    if (/[^\x20-\x7e]/.test(key)) throw new Refusal(-1, ["The key holds characters that no key has."]);
+    if (/[^\x20-\x7e]/.test(key)) throw new Refusal(NOT_ASKED, ["The key holds characters that no key has."]);
     throw new Refusal(0, ["The service doesn’t answer, or not in full. Is it running?"]);
   }
   throw await refusalOf(response);
@@ -81,7 +88,8 @@ export function latest() {
     run.stop();
     const own = (running = new AbortController());
     try {
-      return await work(own.signal);
+      const answer = await work(own.signal);
+      return own.signal.aborted ? undefined : answer;
     } catch (error) {
       if (own.signal.aborted) return undefined;
       throw error;
@@ -100,7 +108,7 @@ export function latest() {
 export async function watched(look, done, seen, signal) {
   for (let wait = LOOK_AGAIN; ; wait = Math.min(1.5 * wait, LONGEST_WAIT)) {
     const found = document.hidden ? null : await look().catch((refusal) => {
-      if (PASSING.includes(refusal.status)) return null;
+      if (refusal.passes) return null;
       throw refusal;
     });
     if (found && !signal.aborted) seen(found);

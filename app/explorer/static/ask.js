@@ -4,7 +4,7 @@ import * as catalog from "./catalog.js";
 import { latest } from "./api.js";
 import { $, enable, fill, h, isEnabled, pager, show, showProblem, sync, table, taken } from "./dom.js";
 import { addRule, loneSubset, NOTHING, toggle } from "./selection.js";
-import { change, question } from "./store.js";
+import { change, question, tell } from "./store.js";
 import { count, percent, quoted, shown } from "./words.js";
 
 const LONGEST_TEXT = 4000;
@@ -25,7 +25,8 @@ const ESTIMATORS_OF = {
   sphere: ({ directions }) => directions,
 };
 
-let known = null; // what the catalog says of the version; null where it can't be read
+let followed = question(); // whose sketch and version the page shows
+let known = null; // what the catalog says of them; null where it can't be read
 let selection = NOTHING;
 let search = { by: "contains", text: "", offset: 0 };
 const searching = latest();
@@ -61,7 +62,6 @@ export function mount() {
   const add = (measurement) => () => {
     finishTyping();
     change({ measurements: [...question().measurements, measurement] });
-    showMeasurements(question()); // now, as the views follow a moment later
     $("measurements").querySelector("li:last-child input").focus();
   };
   $("add-loss").addEventListener("click", add({ kind: "loss", text: "" }));
@@ -95,13 +95,21 @@ function addNamed() {
   toggle(unit, selection, true);
 }
 
+/** Shows what a question measures; what is of another model's data is out of reach until it is known what it is about. */
+export function expect(asked) {
+  showMeasurements(asked);
+  const isSame = [followed.version, known?.row.number].includes(asked.version);
+  $("delete").inert = asked.sketch !== followed.sketch || !isSame;
+}
+
 /** Shows a question, and what is known of its sketch. */
 export function follow(asked, about, sketches, problem) {
   const [before, now] = [known?.dataset?.name, about?.dataset?.name];
   known = about?.dataset ? about : null;
-  showProblem($("ask-problem"), problem);
+  followed = asked;
+  $("delete").inert = false;
+  showProblem($("ask-problem"), problem, problem?.passes && tell);
   showModel(asked, sketches);
-  showMeasurements(asked);
   showHow(asked);
   for (const row of ["search-row", "subset-row", "found"]) $(row).hidden = !known;
   $("unit-label").textContent = known ? "Or a unit by its name" : "A unit by its name";
@@ -110,8 +118,12 @@ export function follow(asked, about, sketches, problem) {
     bySubject.hidden = bySubject.disabled = !known.dataset.has_subjects;
     if (bySubject.hidden && $("search-by").value === "subject") $("search-by").value = "contains";
   }
+  if (before !== now) { // what is found there is of another dataset
+    searching.stop();
+    show($("found"));
+  }
   if (known && before !== now) {
-    if (before) $("search").value = ""; // that was of another dataset
+    if (before) $("search").value = "";
     search = { by: $("search-by").value, text: $("search").value, offset: 0 };
     void find();
   }
@@ -191,6 +203,7 @@ function measurementRow({ kind }, index) {
   }[kind]();
   const problem = h("p.problem", { role: "alert", hidden: true });
   const take = patient((row) => {
+    if (!row.isConnected) return; // another question came before
     const measurement = { kind };
     problem.textContent = "";
     for (const input of row.querySelectorAll("input")) {
@@ -229,23 +242,24 @@ function showSubsets(asked) {
 export async function select(found, signal) {
   selection = found;
   const asked = question();
-  const refusals = found.refusals.flatMap((refusal) => refusal.sentences);
-  showProblem($("delete-problem"), refusals.length ? { sentences: [...refusals, "Nothing is asked until that is taken back."] } : null);
+  const { refusals } = found;
+  const sentences = [...refusals.flatMap((refusal) => refusal.sentences), "Nothing is asked until that is taken back."];
+  showProblem($("delete-problem"), refusals.length ? { sentences } : null, refusals.some((one) => one.passes) && tell);
   show($("chosen"), chips(asked));
   for (const box of $("found").querySelectorAll("input[type=checkbox]")) box.checked = found.units.has(box.value);
   const all = $("found").querySelector("button.all");
   if (all) enable(all, !isRule(asked, search));
-  tell(found.units.size, known?.dataset.has_subjects ? null : found.units.size);
+  tellCount(found.units.size, known?.dataset.has_subjects ? null : found.units.size);
   if (!known?.dataset.has_subjects || !found.units.size) return;
   try {
     const { document_count: documents } = await catalog.deletes(known.dataset.name, { units: [...found.units] }, signal);
-    if (!signal.aborted) tell(found.units.size, documents);
+    if (!signal.aborted) tellCount(found.units.size, documents);
   } catch (refusal) {
-    if (!signal.aborted) showProblem($("delete-problem"), refusal);
+    if (!signal.aborted) showProblem($("delete-problem"), refusal, tell);
   }
 }
 
-function tell(units, documents) {
+function tellCount(units, documents) {
   const lone = !known && loneSubset(question());
   const of = known ? ` of ${known.dataset.unit_count.toLocaleString("en")}` : "";
   const counted = documents === null || !known ? "" : `, ${count(documents, "document")}`;
@@ -285,6 +299,7 @@ function chips({ rules, added, kept }) {
 /** Lists what the search finds, to be deleted by a click. */
 async function find() {
   if (!known) return;
+  const { dataset } = known;
   const { by, text, offset } = search;
   const place = $("found");
   if (text.length > LONGEST_SEARCH) {
@@ -294,8 +309,8 @@ async function find() {
   const filter = { limit: PAGE, offset, ...(text && { [by === "subject" ? "contains" : by]: text }) };
   const list = by === "subject" ? catalog.units : catalog.documents;
   try {
-    const page = await searching((signal) => list(known.dataset.name, filter, signal));
-    if (page) show(place, foundTable(page, by, text));
+    const page = await searching((signal) => list(dataset.name, filter, signal));
+    if (page) show(place, foundTable(dataset, page, by, text));
   } catch (refusal) {
     showProblem(place, refusal, () => void find());
   }
@@ -303,12 +318,13 @@ async function find() {
 
 /** Forgets what was found, as another key may see something else. */
 export function forget() {
+  searching.stop();
   known = null;
   selection = NOTHING;
   show($("found"));
 }
 
-function foundTable(page, by, text) {
+function foundTable({ has_subjects: hasSubjects }, page, by, text) {
   const noun = by === "subject" ? "subject" : "document";
   const words = text ? `${count(page.total, noun)} found.` : `${count(page.total, noun)} in all.`;
   const name = (item) => item.unit ?? item.name;
@@ -319,7 +335,7 @@ function foundTable(page, by, text) {
   });
   const columns = by === "subject"
     ? [["Delete", "check"], ["Subject"], ["Documents", "number"]]
-    : [["Delete", "check"], ["Text"], [known.dataset.has_subjects ? "Subject" : "Unit", "number"]];
+    : [["Delete", "check"], ["Text"], [hasSubjects ? "Subject" : "Unit", "number"]];
   const rows = page.items.map((item) => by === "subject"
     ? [box(item), quoted(item.name, 60), item.document_count]
     : [box(item), quoted(item.text, 60), quoted(item.unit, 24)]);

@@ -5,7 +5,7 @@ import { isWhole } from "./answer.js";
 import { bar } from "./charts.js";
 import { $, fill, h, show, showProblem, table } from "./dom.js";
 import { toggle } from "./selection.js";
-import { change } from "./store.js";
+import { change, tell } from "./store.js";
 import { count, decimalsFor, decimalsOf, label, percent, precisionOf, quoted, shown, signed, UNITS } from "./words.js";
 
 const TOP = 10;
@@ -13,6 +13,7 @@ const asking = latest();
 
 let selection = null;
 let asked = "";
+let drawn = null; // what was asked for what stands there
 
 export function mount() {
   $("influence-measurement").addEventListener("change", (event) => change({ of: Number(event.target.value) }));
@@ -23,39 +24,52 @@ export function forget() {
   asking.stop();
   asked = "";
   clear("");
+  $("influence-of").hidden = true;
 }
+
+/** Takes the units of another model out of reach, until it is known what there is to ask. */
+export function expect({ sketch, version }) {
+  $("influences").inert = drawn !== null && !isOf(sketch, version ?? drawn.version);
+}
+
+const isOf = (sketch, version) => drawn?.sketch === sketch && drawn.version === version;
 
 /** Asks where the measurement is another one, and shows which of the units are deleted; there are known as many units. */
 export async function follow(question, version, found, known = TOP) {
   selection = found;
+  $("influences").inert = false;
+  if (drawn && !isOf(question.sketch, version)) clear("");
   for (const box of $("influences").querySelectorAll("input")) box.checked = found.units.has(box.value);
   const numbers = question.measurements.filter((one) => one.kind !== "next_token" && isWhole(one));
   const chosen = Math.min(question.of, Math.max(0, numbers.length - 1));
   fill($("influence-measurement"), numbers.map((one, index) => [String(index), label(one)]), String(chosen));
-  $("influence-of").hidden = numbers.length === 0;
+  $("influence-of").hidden = false;
   const { sketch, confidence } = question;
   const body = sketch && numbers.length ? { sketch, version, measurement: numbers[chosen], top: Math.min(TOP, known), confidence } : null;
+  if (!body) {
+    forget();
+    $("influence-hint").textContent = question.measurements.some((one) => one.kind === "next_token")
+      ? "A distribution isn’t one number: ask for a completion of one character instead."
+      : "The units whose deletion changes a measurement most stand here, once there is one.";
+    return;
+  }
   const text = JSON.stringify(body);
   if (text === asked) return;
   asked = text;
-  if (!body) {
-    asking.stop();
-    clear(question.measurements.some((one) => one.kind === "next_token")
-      ? "A distribution isn’t one number: ask for a completion of one character instead."
-      : "The units whose deletion changes a measurement most stand here, once there is one.");
-    return;
-  }
   try {
     const answer = await busy($("influences"), asking((signal) => post("/attributions", body, { signal })));
-    if (answer) draw(answer, confidence);
+    if (!answer) return;
+    draw(answer, confidence);
+    drawn = body;
   } catch (refusal) {
     clear("");
     asked = "";
-    showProblem($("influence-problem"), refusal, () => void follow(question, version, selection, known));
+    showProblem($("influence-problem"), refusal, tell);
   }
 }
 
 function clear(hint) {
+  drawn = null;
   show($("influences"));
   show($("influence-problem"));
   $("influence-hint").textContent = hint;

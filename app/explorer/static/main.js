@@ -7,7 +7,7 @@ import * as influence from "./influence.js";
 import * as requests from "./requests.js";
 import * as trust from "./trust.js";
 import { VIEWS, write } from "./address.js";
-import { hasKey, latest, Refusal, useKey, whenKeyIsNeeded } from "./api.js";
+import { hasKey, latest, NOT_ASKED, Refusal, useKey, whenKeyIsNeeded } from "./api.js";
 import { $ } from "./dom.js";
 import { NOTHING, select } from "./selection.js";
 import * as store from "./store.js";
@@ -16,18 +16,18 @@ const TITLES = { ask: "Neverseen", trust: "Trust · Neverseen", requests: "Reque
 const FORBIDDEN = 403;
 const knowing = latest();
 
-let sketches = []; // null where the catalog can't be read
-
 /** Shows a view of a question: at once what is in the address, then what the API says of it. */
 async function follow(view, question) {
   showView(view, question);
+  ask.expect(question);
+  influence.expect(question);
   if (view === "requests") {
     void knowing(async () => requests.follow(question)); // and what the other views ask is of no interest any more
     return;
   }
   requests.leave();
   await knowing(async (signal) => {
-    const { known, problem } = await whatIsKnown(question);
+    const { sketches, known, problem } = await whatIsKnown(question);
     if (signal.aborted) return;
     if (!question.sketch && sketches?.length) {
       store.change({ sketch: sketches[0].name });
@@ -46,30 +46,32 @@ async function follow(view, question) {
     if (problem && sketches !== null) { // there is no such sketch or version, and nothing to ask of it
       void answer.follow(question, null, NOTHING);
       influence.forget();
+      await ask.select(NOTHING, signal);
       return;
     }
     const selection = await select(row ? row.dataset : null, question, signal);
     const version = row ? row.number : question.version;
-    void ask.select(selection, signal);
     void answer.follow(question, version, selection);
     void influence.follow(question, version, selection, known?.dataset?.unit_count);
+    await ask.select(selection, signal);
   });
 }
 
-/** What the catalog says of the question's version. A key that may not read it can still ask about what it can name. */
+/**
+ * What the catalog says of the question's version: {sketches, known, problem}. sketches is null where the key may not
+ * read it, which can still ask about what it can name.
+ */
 async function whatIsKnown({ sketch, version }) {
+  let sketches = [];
   try {
     sketches = await catalog.sketches();
     const known = sketch ? await catalog.about(sketch, version) : null;
-    if (known && !known.row) return { known, problem: new Refusal(0, [noVersion(sketch, version, known.versions)]) };
-    return { known };
+    if (known && !known.row) return { sketches, known, problem: new Refusal(NOT_ASKED, [noVersion(sketch, version, known.versions)]) };
+    return { sketches, known };
   } catch (refusal) {
     if (!(refusal instanceof Refusal)) throw refusal;
-    if (refusal.status === FORBIDDEN) {
-      sketches = null;
-      return { known: null, problem: sketch ? null : refusal };
-    }
-    return { known: null, problem: refusal };
+    if (refusal.status === FORBIDDEN) return { sketches: null, known: null, problem: sketch ? null : refusal };
+    return { sketches, known: null, problem: refusal };
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { call, get, latest, part, watched } from "./api.js";
 import { $, h, pager, show, showProblem, sync, table, taken } from "./dom.js";
-import { change, question } from "./store.js";
+import { change, question, tell } from "./store.js";
 import { count, fromNow, moment, quoted, shown } from "./words.js";
 
 const PAGE = 20;
@@ -68,7 +68,7 @@ async function list(requests) {
   } catch (refusal) {
     asked = "";
     show($("requests-list"));
-    showProblem($("requests-problem"), refusal, () => void list(requests));
+    showProblem($("requests-problem"), refusal, tell);
   }
 }
 
@@ -152,7 +152,7 @@ async function open({ id }) {
     });
   } catch (refusal) {
     opened = "";
-    showProblem($("request"), refusal, () => void open({ id }));
+    showProblem($("request"), refusal, tell);
   } finally {
     first();
   }

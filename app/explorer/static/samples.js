@@ -2,7 +2,7 @@
 
 import { busy, latest, post } from "./api.js";
 import { $, h, show, showProblem, sync, table, taken } from "./dom.js";
-import { change } from "./store.js";
+import { change, tell } from "./store.js";
 import { count, quoted } from "./words.js";
 
 const FIELDS = ["count", "seed", "prompt"];
@@ -49,7 +49,7 @@ export async function follow(question, body) {
     if (answer) showTexts(answer);
   } catch (refusal) {
     drawn = "";
-    showProblem($("samples-texts"), refusal, () => void follow(question, body));
+    showProblem($("samples-texts"), refusal, tell);
   }
 }
 

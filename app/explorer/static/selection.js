@@ -1,13 +1,13 @@
 /** Which units a question deletes: those of its rules, and those that are added, but for those that are kept. */
 
-import { Refusal } from "./api.js";
+import { NOT_ASKED, Refusal } from "./api.js";
 import { resolve } from "./catalog.js";
 import { change, question } from "./store.js";
 
 /** ruled: units by rules; units: all that are deleted; refusals: why some rules can't be followed. */
 export const NOTHING = { ruled: new Set(), units: new Set(), refusals: [] };
 
-const UNREADABLE = new Refusal(0, ["This key may not read the catalog (catalog:read), so that rules can’t be followed: name units instead."]);
+const UNREADABLE = new Refusal(NOT_ASKED, ["This key may not read the catalog (catalog:read), so that rules can’t be followed: name units instead."]);
 
 /** The one subset that is all of a deletion; the API knows its units by itself. */
 export function loneSubset({ rules, added, kept }) {

@@ -5,7 +5,7 @@ import { chooseSketch, chooseVersion } from "./ask.js";
 import { get, latest, post } from "./api.js";
 import { againstTruth, bar, norms } from "./charts.js";
 import { $, h, show, showProblem, sync, table, taken } from "./dom.js";
-import { change } from "./store.js";
+import { change, tell } from "./store.js";
 import { bytes, capital, count, decimalsOf, figures, label, moment, number, percent, quoted, seconds, shown, UNITS } from "./words.js";
 
 const VERIFIED = 200; // of the newest verifications are looked through
@@ -38,7 +38,7 @@ function measurementOf({ calibrated, measurements }) {
 }
 
 export async function follow(question, known, sketches, problem) {
-  showProblem($("trust-problem"), problem);
+  showProblem($("trust-problem"), problem, problem?.passes && tell);
   chooseSketch("trust-sketch", question.sketch, sketches);
   chooseVersion("trust-version", question.version, known?.versions ?? []);
   const measurement = measurementOf(question);
@@ -66,7 +66,9 @@ async function part(id, signal, work) {
     const children = await work();
     if (!signal.aborted) show($(id), children);
   } catch (refusal) {
-    if (!signal.aborted) showProblem($(id), refusal);
+    if (signal.aborted) return;
+    asked = "";
+    showProblem($(id), refusal, tell);
   }
 }
 
@@ -76,7 +78,10 @@ function list(rows) {
 
 async function facts({ row, dataset }) {
   const { configuration, contains_erased: erased, erased_units: gone } = row;
-  const built = await catalog.build(row.sketch, row.number).catch((refusal) => refusal);
+  const built = await catalog.build(row.sketch, row.number).catch((refusal) => {
+    if (!refusal.sentences || refusal.passes) throw refusal;
+    return refusal;
+  });
   const of = built.document_count === undefined ? "" : `; ${count(built.document_count, "document")}, ${count(built.unit_count, "unit")}`;
   const own = [
     ["Version", `${row.sketch} ${row.number}, ${row.state}${row.is_current ? ", current" : ""}`],
@@ -117,7 +122,7 @@ async function calibration(question, version, measurement, signal) {
   } catch (refusal) {
     if (signal.aborted) return;
     asked = "";
-    showProblem($("calibration"), refusal, () => void calibration(question, version, measurement, signal));
+    showProblem($("calibration"), refusal, tell);
   }
 }
 

@@ -2,12 +2,13 @@
 
 import { get, latest, part, post, watched } from "./api.js";
 import { $, enable, h, isEnabled, show, showProblem } from "./dom.js";
-import { change } from "./store.js";
+import { change, tell } from "./store.js";
 import { count, number, seconds } from "./words.js";
 
 const working = latest();
 
 let body = null;
+let begun = ""; // the deletion whose verification is being asked for
 let followed = ""; // the verification that is followed, or is known
 let found = null; // it, once it is finished
 let whenKnown = () => undefined;
@@ -20,7 +21,9 @@ export function mount(redraw) {
 /** Follows the verification that the address names, which is of this deletion. */
 export async function follow({ verification }, asked) {
   body = asked;
-  if (verification === followed) return;
+  const gone = begun !== "" && begun !== deletionOf(body); // what was begun is of another deletion
+  if (verification === followed && !gone) return;
+  begun = "";
   followed = verification;
   found = null;
   show($("verify-state"));
@@ -35,16 +38,17 @@ export async function follow({ verification }, asked) {
   } catch (refusal) {
     followed = "";
     enable($("verify-button"), true);
-    showProblem($("verify-state"), refusal, () => void follow({ verification }, body));
+    showProblem($("verify-state"), refusal, tell);
   }
 }
 
 /** Forgets what was found, as another key may see something else. */
 export function forget() {
   working.stop();
-  followed = "";
+  begun = followed = "";
   found = null;
   show($("verify-state"));
+  enable($("verify-button"), true);
 }
 
 /** Shows the way to the truth, but where it is known already and nothing was estimated. */
@@ -58,6 +62,7 @@ export function truthOf(measurement) {
   return found?.measurements.find((one) => nameOf(one.measurement) === name);
 }
 
+const deletionOf = (asked) => asked && JSON.stringify([asked.sketch, asked.version, asked.delete]);
 const nameOf = ({ kind, text, prompt, completion }) => JSON.stringify([kind, text, prompt, completion]);
 
 /** Truth and estimate in words. */
@@ -72,11 +77,14 @@ export function sentence({ truth, estimate, interval, inside_interval: inside },
 async function begin() {
   enable($("verify-button"), false);
   show($("verify-state"), h("p.hint", {}, "Asked."));
-  const own = body;
+  const [own, deletion] = [body, deletionOf(body)];
+  begun = deletion;
   try {
     const { verification } = await post("/predict", { ...own, downweight: 1, verify: true });
-    if (own === body) change({ version: own.version, verification: verification.id }); // it is of this version for good
+    if (begun === deletion) change({ version: own.version, verification: verification.id }); // it is of this version for good
   } catch (refusal) {
+    if (begun !== deletion) return;
+    begun = "";
     enable($("verify-button"), true);
     showProblem($("verify-state"), refusal);
   }
