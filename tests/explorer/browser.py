@@ -133,14 +133,17 @@ class Watch:
 
     def settle(self, context: BrowserContext) -> None:
         """Wait for what the pages have asked, and for all that they have to say by now."""
-        end = time.monotonic() + _SETTLE_SECONDS
+        begun = time.monotonic()
         for page in context.pages:
-            while self._unanswered and time.monotonic() < end:
+            while self._unanswered and time.monotonic() < begun + _SETTLE_SECONDS:
+                page.wait_for_timeout(10)
+            while self._missing() and time.monotonic() < begun + _WAIT_MS / 1000:
                 page.wait_for_timeout(10)
             _wait_for_turn(page)
-        self.faults += [
-            f"the status {status} was expected, and never came" for status in set(self._expected) - self._came
-        ]
+        self.faults += [f"the status {status} was expected, and never came" for status in self._missing()]
+
+    def _missing(self) -> set[int]:
+        return set(self._expected) - self._came
 
     def _see_websocket(self, route: WebSocketRoute) -> None:
         self.faults.append(f"a connection, of which the service has none: {route.url}")
@@ -223,7 +226,9 @@ def watched_page(
             let an exception go, asked another origin, was refused something, or did what its policy forbids; or where
             an expected status never came.
     """
-    context = browser.new_context(base_url=origin, viewport=viewport, service_workers="block", **options)
+    context = browser.new_context(
+        base_url=origin, viewport=viewport, service_workers="block", timezone_id="UTC", **options
+    )
     try:
         context.set_default_timeout(_WAIT_MS)
         watch = Watch(context, origin, expected_statuses)

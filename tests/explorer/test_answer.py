@@ -41,7 +41,7 @@ def test_the_curve_the_degrees_and_the_standard_error_are_those_of_the_api(page:
     assert values(page.locator("#answers details > .hint")) == [prediction["standard_error"]]
     assert values(page.locator("#answers .degrees")) == [term["value"] for term in prediction["terms"]]
     expect(page.locator("#answers details > .hint")).to_contain_text(f"{prediction['estimator']}:")
-    assert page.locator("#answers .chart canvas").count() == 1
+    expect(page.locator("#answers .chart canvas")).to_have_count(1)
 
 
 def test_every_measurement_has_its_curve_again_and_again(page: Page) -> None:
@@ -197,32 +197,38 @@ def test_verification_goes_on_and_stays_in_the_address(own_page: Page, own_servi
     assert "verification=" not in page.url
 
 
-class HeldVerifications:
-    """Keeps questions for a verification from the service until they are let go."""
+class Held:
+    """Keeps questions from the service until they are let go, one after the other.
 
-    def __init__(self, page: Page) -> None:
-        self._page, self._held = page, list[Route]()
-        page.route("**/predict", self._see)
+    Args:
+        page: whose questions they are.
+        path: a pattern for their addresses.
+        part: of their bodies.
+    """
+
+    def __init__(self, page: Page, path: str, part: str) -> None:
+        self._page, self._part, self._held = page, part, list[Route]()
+        page.route(path, self._see)
 
     def _see(self, route: Route) -> None:
-        if '"verify":true' in (route.request.post_data or ""):
+        if self._part in (route.request.post_data or ""):
             self._held.append(route)
         else:
             route.continue_()
 
     def let_go(self) -> None:
+        """Let the first go, once there is one, and wait for its answer."""
         while not self._held:
-            self._page.wait_for_timeout(10)
+            self._page.wait_for_event("request")
         route = self._held.pop(0)
         with self._page.expect_response(lambda response: response.request == route.request):
             route.continue_()
 
 
-def test_a_verification_that_is_asked_for_is_followed_whatever_else_is_asked_meanwhile(
-    page: Page, service: Service
-) -> None:
+def test_a_verification_that_is_asked_for_is_followed_whatever_else_is_asked_meanwhile(own_page: Page) -> None:
+    page = own_page
     page.goto("/#/ask?sketch=names&loss=max&contains=sh")
-    held = HeldVerifications(page)
+    held = Held(page, "**/predict", '"verify":true')
     page.get_by_role("button", name="Verify").click()
     expect(page.locator("#verify-state")).to_have_text("Asked.")
     page.locator("#how summary").click()
@@ -233,9 +239,10 @@ def test_a_verification_that_is_asked_for_is_followed_whatever_else_is_asked_mea
     expect(page.locator("#answers .truth")).to_be_visible(timeout=RETRAINED_MS)
 
 
-def test_a_verification_that_is_asked_for_is_not_one_of_another_deletion(page: Page, service: Service) -> None:
+def test_a_verification_that_is_asked_for_is_not_one_of_another_deletion(own_page: Page, own_service: Service) -> None:
+    page = own_page
     page.goto("/#/ask?sketch=names&loss=max&contains=ch")
-    held = HeldVerifications(page)
+    held = Held(page, "**/predict", '"verify":true')
     page.get_by_role("button", name="Verify").click()
     expect(page.locator("#verify-state")).to_have_text("Asked.")
     page.locator("#found input[type=checkbox]").last.click()
@@ -245,9 +252,34 @@ def test_a_verification_that_is_asked_for_is_not_one_of_another_deletion(page: P
     page.get_by_role("button", name="Verify").click()
     held.let_go()
     expect(page).to_have_url(re.compile("verification="))
-    [newest, before, *_] = asked(service, "/verifications")["items"]
+    [newest, before] = asked(own_service, "/verifications")["items"]
     assert newest["id"] in page.url
     assert newest["deleted"]["units"] == before["deleted"]["units"] + 1
+
+
+def test_a_verification_comes_to_nothing_where_what_is_deleted_is_being_worked_out(own_page: Page) -> None:
+    page = own_page
+    page.goto("/#/ask?sketch=names&loss=max&contains=ch")
+    verifications, rules = Held(page, "**/predict", '"verify":true'), Held(page, "**/resolve", '"ki"')
+    page.get_by_role("button", name="Verify").click()
+    expect(page.locator("#verify-state")).to_have_text("Asked.")
+    page.get_by_label("What to find").fill("ki")
+    page.get_by_role("button", name="Delete all that contain it").click()
+    verifications.let_go()
+    expect(page.locator("#verify-state")).to_be_empty()
+    rules.let_go()
+    expect(page.locator("#chosen li")).to_have_count(3)
+    assert "verification=" not in page.url
+
+
+def test_the_truth_goes_with_its_verification(own_page: Page) -> None:
+    page = own_page
+    page.goto("/#/ask?sketch=names&version=1&loss=max&subset=has-x")
+    page.get_by_role("button", name="Verify").click()
+    expect(page.locator("#answers .truth")).to_be_visible(timeout=RETRAINED_MS)
+    page.evaluate("() => { location.hash = '#/ask?sketch=names&version=1&loss=max&subset=has-x' }")
+    expect(page.locator("#answers .truth")).to_have_count(0)
+    expect(page.locator("#answers .verdict")).to_be_visible()
 
 
 def test_degrees_that_the_estimate_does_not_use_are_not_shown_as_its_contributions(

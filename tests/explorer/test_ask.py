@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from app import catalog
 from app.db import open_database, transaction
@@ -349,3 +349,61 @@ def test_units_that_are_named_tie_the_address_to_the_version(page: Page) -> None
     page.locator("#found input[type=checkbox]").first.check()
     expect(page.locator("#count")).to_contain_text("4 units")
     assert "version=1" in page.url
+
+
+def test_typing_goes_on_while_the_page_finds_out_what_there_is(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(re.compile("/sketches[?]|/versions[?]"), hold)
+    page.goto("/")
+    page.get_by_label("What to find").focus()
+    for _ in range(2):  # which sketches there are, and which versions of the first
+        while not held:
+            page.wait_for_timeout(10)
+        page.keyboard.type("x")
+        held.pop().continue_()
+    expect(page.locator("#model-hint")).to_contain_text("census-names")
+    page.keyboard.type("x")
+    expect(page.get_by_label("What to find")).to_have_value("xxx")
+
+
+def test_a_rule_is_taken_back_while_another_is_followed(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=max&contains=ch")
+    expect(page.locator("#count")).to_contain_text("deleted.")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/resolve", hold)
+    page.get_by_label("What to find").fill("ki")
+    with page.expect_request("**/resolve"):
+        page.get_by_role("button", name="Delete all that contain it").click()
+    page.get_by_role("button", name="Take back: texts that contain ch").click()
+    assert "contains=ki" in page.url
+    assert "contains=ch" not in page.url
+
+
+def test_what_is_too_long_is_told_of_its_own_question_alone(page: Page) -> None:
+    page.goto("/#/ask?sketch=names&loss=anna&contains=ch")
+    field = page.get_by_label("Loss of", exact=True)
+    field.fill("m" * 5_000)
+    expect(page.locator("#measurements .problem")).to_contain_text("5,000 characters")
+    page.evaluate("() => { location.hash = '#/ask?sketch=names&loss=max&contains=ch' }")
+    expect(field).to_have_value("max")
+    expect(page.locator("#measurements .problem")).to_be_hidden()
+    page.get_by_label("What to find").fill("an")
+    expect(page.locator("#found .hint").first).to_contain_text("found")
+
+
+def test_the_page_goes_back_to_an_address_without_a_question(page: Page) -> None:
+    page.route("**/sketches?*", lambda route: None)  # never answered: nothing is written into the address
+    page.goto("/")
+    page.get_by_role("link", name="Requests", exact=True).click()
+    expect(page.locator("#requests-list")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#view-ask")).to_be_visible()
+    expect(page.locator("#view-requests")).to_be_hidden()

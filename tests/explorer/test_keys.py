@@ -101,6 +101,27 @@ def test_a_key_is_forgotten_when_it_is_asked_for(
     page.get_by_role("button", name="Forget it").click()
     expect(page.get_by_role("dialog")).to_contain_text("The service asks for a key.")
     assert page.evaluate("() => sessionStorage.length") == 0
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(500)  # in which it might be asked for again
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_key_that_is_not_typed_to_its_end_is_not_used(
+    keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
+) -> None:
+    page = keyed_page
+    expected_statuses.add(401)
+    page.goto(QUESTION)
+    give(page, keyed_service.every_scope)
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    page.get_by_role("button", name="Key", exact=True).click()
+    page.get_by_label("API key").fill("nvs_half")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_label("Or a unit by its name").fill("12")
+    page.get_by_role("button", name="Delete it").click()
+    expect(page.locator("#count")).to_contain_text("3 units")
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_what_one_key_looked_for_is_not_shown_to_the_next(
@@ -152,6 +173,7 @@ def test_rounded_numbers_are_shown_with_no_more_digits_than_are_known(
     page.goto("/#/ask?sketch=names&loss=max&add=3")
     give(page, key)
     expect(page.locator("#answer-notes")).to_contain_text("rounded to 1 decimal")
+    expect(page.locator("#influences table").first).to_be_visible()
     shown = page.locator("#answers .verdict data, #influences data").all_text_contents()
     assert shown
     assert all(len(number.partition(".")[2]) <= 1 for number in shown)

@@ -173,6 +173,17 @@ def test_the_list_is_asked_again_when_it_is_come_back_to(own_page: Page, own_ser
     expect(page.locator("#requests-list tbody tr")).to_contain_text(request["caller_id"])
 
 
+def test_no_request_stays_open_at_an_address_that_names_none(page: Page, service: Service) -> None:
+    request = completed(service, NAMES.texts[11])
+    page.goto("/#/requests")
+    expect(page.locator("#request")).to_have_text("Choose a request to see how far it is, and its evidence.")
+    page.get_by_role("button", name=request["caller_id"]).click()
+    expect(page.locator("#request-title")).to_contain_text(request["caller_id"])
+    page.get_by_role("link", name="Ask", exact=True).click()
+    page.get_by_role("link", name="Requests", exact=True).click()
+    expect(page.locator("#request")).to_have_text("Choose a request to see how far it is, and its evidence.")
+
+
 def test_a_request_that_is_chosen_has_the_focus(page: Page, service: Service) -> None:
     request = completed(service, NAMES.texts[12])
     page.goto("/#/requests")

@@ -47,6 +47,7 @@ export function part(name) {
 /** Asks, and gives the answer; throws a Refusal, or an AbortError where the signal says so. */
 export async function call(method, path, { body, query, signal, as = "json" } = {}) {
   const headers = {};
+  const own = key;
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const address = query ? `${path}?${new URLSearchParams(query)}` : path;
@@ -59,7 +60,9 @@ export async function call(method, path, { body, query, signal, as = "json" } = 
     if (/[^\x20-\x7e]/.test(key)) throw new Refusal(NOT_ASKED, ["The key holds characters that no key has."]);
     throw new Refusal(0, ["The service doesn’t answer, or not in full. Is it running?"]);
   }
-  throw await refusalOf(response);
+  const refusal = await refusalOf(response);
+  if (refusal.status === UNAUTHORISED && key === own) needsKey.dispatchEvent(new CustomEvent("needed", { detail: refusal.message }));
+  throw refusal;
 }
 
 export const get = (path, query, options = {}) => call("GET", path, { query, ...options });
@@ -67,7 +70,6 @@ export const post = (path, body, options = {}) => call("POST", path, { body, ...
 
 async function refusalOf(response) {
   const problem = await response.json().catch(() => null);
-  if (response.status === UNAUTHORISED) needsKey.dispatchEvent(new CustomEvent("needed", { detail: problem?.detail ?? "" }));
   if (typeof problem?.detail !== "string") {
     return new Refusal(response.status, [`The service answered with status ${response.status}, and didn’t say why.`]);
   }
@@ -111,7 +113,8 @@ export async function watched(look, done, seen, signal) {
       if (refusal.passes) return null;
       throw refusal;
     });
-    if (found && !signal.aborted) seen(found);
+    signal.throwIfAborted();
+    if (found) seen(found);
     if (found && done(found)) return found;
     await new Promise((resolve) => setTimeout(resolve, wait));
     signal.throwIfAborted();

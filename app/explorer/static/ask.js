@@ -98,8 +98,8 @@ function addNamed() {
 /** Shows what a question measures; what is of another model's data is out of reach until it is known what it is about. */
 export function expect(asked) {
   showMeasurements(asked);
-  const isSame = [followed.version, known?.row.number].includes(asked.version);
-  $("delete").inert = asked.sketch !== followed.sketch || !isSame;
+  const isSame = asked.sketch === followed.sketch && [followed.version, known?.row.number].includes(asked.version);
+  $("delete").inert = followed.sketch !== "" && !isSame;
 }
 
 /** Shows a question, and what is known of its sketch. */
@@ -186,9 +186,14 @@ function showMeasurements(asked) {
     show(list, asked.measurements.map(measurementRow));
   }
   asked.measurements.forEach((measurement, index) => {
-    for (const input of list.children[index].querySelectorAll("input")) {
-      if (!input.validationMessage || measurement[input.name]) sync(input, measurement[input.name]);
+    const row = list.children[index];
+    const inputs = [...row.querySelectorAll("input")];
+    for (const input of inputs) {
+      if (input.validationMessage && !measurement[input.name]) continue; // what is too long isn't asked, and stays there
+      sync(input, measurement[input.name]);
+      input.setCustomValidity("");
     }
+    row.querySelector(".problem").hidden = inputs.every((input) => !input.validationMessage);
   });
   const most = Number(document.body.dataset.mostMeasurements);
   for (const id of ["add-loss", "add-completion", "add-next"]) $(id).disabled = asked.measurements.length >= most;
@@ -250,7 +255,7 @@ export async function select(found, signal) {
   const all = $("found").querySelector("button.all");
   if (all) enable(all, !isRule(asked, search));
   tellCount(found.units.size, known?.dataset.has_subjects ? null : found.units.size);
-  if (!known?.dataset.has_subjects || !found.units.size) return;
+  if (!known?.dataset.has_subjects || !found.units.size || refusals.length) return;
   try {
     const { document_count: documents } = await catalog.deletes(known.dataset.name, { units: [...found.units] }, signal);
     if (!signal.aborted) tellCount(found.units.size, documents);
@@ -272,20 +277,20 @@ const isRule = ({ rules }, { by, text }) => rules.some((rule) => rule.kind === b
 const RULE_WORDS = { contains: "texts that contain ", matches: "texts that match ", subset: "the subset " };
 
 function chips({ rules, added, kept }) {
-  const chip = (words, text, without) =>
+  const chip = (words, text, taken) =>
     h("li", {}, words, quoted(text, 40),
       h("button.remove", { type: "button", "aria-label": `Take back: ${words}${shown(text, 40)}`, onclick: (event) => {
         const place = [...$("chosen").children].indexOf(event.target.closest("li"));
-        change(without());
+        change(taken());
         show($("chosen"), chips(question()));
         ($("chosen").children[place] ?? $("chosen").lastChild)?.querySelector("button")?.focus();
         if (!$("chosen").children.length) $("count").focus();
       } }, "×"));
-  const but = (list, one) => list.filter((other) => other !== one);
+  const without = (part, one) => () => ({ [part]: question()[part].filter((other) => JSON.stringify(other) !== JSON.stringify(one)) });
   const all = [
-    ...rules.map((rule) => chip(RULE_WORDS[rule.kind], rule.value, () => ({ rules: but(rules, rule) }))),
-    ...added.map((unit) => chip("unit ", unit, () => ({ added: but(added, unit) }))),
-    ...kept.map((unit) => chip("but not ", unit, () => ({ kept: but(kept, unit) }))),
+    ...rules.map((rule) => chip(RULE_WORDS[rule.kind], rule.value, without("rules", rule))),
+    ...added.map((unit) => chip("unit ", unit, without("added", unit))),
+    ...kept.map((unit) => chip("but not ", unit, without("kept", unit))),
   ];
   const more = all.length - SHOWN_CHIPS;
   if (all.length < 2) return all;
@@ -303,6 +308,7 @@ async function find() {
   const { by, text, offset } = search;
   const place = $("found");
   if (text.length > LONGEST_SEARCH) {
+    searching.stop();
     show(place, h("p.problem", {}, `${count(text.length, "character")} are too many to search for: at most ${LONGEST_SEARCH}.`));
     return;
   }

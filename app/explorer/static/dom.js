@@ -39,7 +39,11 @@ export function show(element, ...children) {
 /** Shows why something was refused, as sentences, with a way to try again where there is one; or nothing. */
 export function showProblem(element, refusal, again) {
   if (refusal && !refusal.sentences) throw refusal; // a fault of ours, which the console shall tell
-  const retry = refusal && again && h("button.quiet", { type: "button", onclick: again }, "Try again");
+  const retry = refusal && again && h("button.quiet", { type: "button", onclick: () => {
+    element.tabIndex = -1; // the button goes, and the keyboard stays here
+    element.focus();
+    again();
+  } }, "Try again");
   show(element, refusal && h("div.problem", {}, refusal.sentences.map((sentence) => h("p", {}, sentence)), retry));
 }
 
@@ -61,6 +65,9 @@ export function taken(input) {
   input.dataset.said = input.value;
   return input.value;
 }
+
+/** Whether the keyboard is in a place, or nowhere, as where what it was on has gone. */
+export const isAt = (place) => document.activeElement === document.body || place.contains(document.activeElement);
 
 /** Whether a button does something now; it keeps the focus either way. */
 export function enable(button, does) {
@@ -97,7 +104,7 @@ export function pager(place, page, size, [back, on], turn) {
     const one = h("button.quiet", { type: "button", "data-turn": name, onclick: async () => {
       if (!isEnabled(one)) return;
       await turn(offset);
-      place.querySelector(`[data-turn="${name}"]`)?.focus();
+      if (isAt(place)) place.querySelector(`[data-turn="${name}"]`)?.focus();
     } }, name);
     enable(one, does);
     return one;

@@ -97,6 +97,7 @@ function mountKey() {
     if (dialog.open) return;
     $("key-why").textContent = why;
     $("key").value = "";
+    dialog.returnValue = ""; // of the time before, which Escape leaves there
     dialog.showModal();
   };
   $("key-open").addEventListener("click", () =>

@@ -1,7 +1,7 @@
 /** Erasure requests: their state and deadlines, and the evidence to read, to print and to keep. */
 
 import { call, get, latest, part, watched } from "./api.js";
-import { $, h, pager, show, showProblem, sync, table, taken } from "./dom.js";
+import { $, h, isAt, pager, show, showProblem, sync, table, taken } from "./dom.js";
 import { change, question, tell } from "./store.js";
 import { count, fromNow, moment, quoted, shown } from "./words.js";
 
@@ -10,7 +10,7 @@ const listing = latest();
 const reading = latest();
 
 let asked = "";
-let opened = "";
+let opened = null; // the request that is shown, "" where none is chosen
 let shownNow = Promise.resolve(); // when the request that was chosen stands there
 let listedNow = Promise.resolve(); // when the list that was asked for does
 
@@ -29,10 +29,15 @@ export function mount() {
 export function leave() {
   listing.stop();
   reading.stop();
-  asked = opened = "";
+  asked = "";
+  opened = null;
 }
 
-export const forget = leave;
+/** Forgets what stands there, as another key may see something else. */
+export function forget() {
+  leave();
+  for (const id of ["requests-list", "requests-problem", "request", "request-said"]) show($(id));
+}
 
 export function follow({ requests }) {
   sync($("requests-state"), requests.state);
@@ -63,8 +68,10 @@ async function list(requests) {
       return;
     }
     showProblem($("requests-problem"), null);
+    const { value } = $("requests-list").contains(document.activeElement) ? document.activeElement : {};
     show($("requests-list"), listed(page, order));
     mark(question().requests.id);
+    if (value) $("requests-list").querySelector(`button[value="${CSS.escape(value)}"]`)?.focus();
   } catch (refusal) {
     asked = "";
     show($("requests-list"));
@@ -101,15 +108,17 @@ function listed(page, order) {
 
 /** Opens a request, and goes to it: on a narrow screen it stands below the list. */
 async function choose(id) {
-  if (opened === id && $("request").querySelector(".problem")) opened = ""; // once more
+  if (opened === id && $("request").querySelector(".problem")) opened = null; // once more
   change({ requests: { ...question().requests, id } });
   await shownNow;
-  $("request-title")?.focus();
+  if (question().requests.id === id && isAt($("requests-list"))) $("request-title")?.focus();
 }
 
-function stateOf({ state, stage, late }) {
-  const words = state.replace("_", " ") + (stage ? `, ${stage}` : "");
-  return h(`span.state.${state}`, {}, words, late && h("strong.warning", {}, " late"));
+const stateIn = ({ state, stage }) => state.replace("_", " ") + (stage ? `, ${stage}` : "");
+
+function stateOf(one) {
+  const { state, late } = one;
+  return h(`span.state.${state}`, {}, stateIn(one), late && h("strong.warning", {}, " late"));
 }
 
 function due({ due_at: at, state }) {
@@ -133,9 +142,12 @@ async function open({ id }) {
   const seen = (one) => {
     const now = JSON.stringify(one);
     if (now === before) return;
+    const isThere = $("request").contains(document.activeElement);
     show($("request"), details(one));
+    if (isThere) $("request-title").focus();
     first();
     if (before) {
+      $("request-said").textContent = `The request is ${stateIn(one)} now.`;
       asked = ""; // the list tells the state before
       void list(question().requests);
     }
@@ -151,7 +163,7 @@ async function open({ id }) {
       if (!signal.aborted) $("request").append(evidence(one, page, file));
     });
   } catch (refusal) {
-    opened = "";
+    opened = null;
     showProblem($("request"), refusal, tell);
   } finally {
     first();

@@ -2,11 +2,15 @@
 
 import { parse, write } from "./address.js";
 
-let state = parse(location.hash);
+let address = location.hash; // which the state is of
+let state = parse(address);
 const followers = [];
 
 /** What a verification is of: where one of these changes, it is of another question. */
 const DELETION = ["sketch", "version", "rules", "added", "kept"];
+
+/** Whether two questions are of the same model, and delete the same. */
+export const deletesTheSame = (one, other) => DELETION.every((name) => JSON.stringify(one[name]) === JSON.stringify(other[name]));
 
 export const question = () => state.question;
 
@@ -15,9 +19,11 @@ export const follow = (callback) => followers.push(callback);
 
 /** Changes parts of the question; the address follows without a new entry in the history. */
 export function change(parts) {
+  read();
   const other = DELETION.some((name) => name in parts) ? { verification: "" } : {};
   state = { view: state.view, question: { ...state.question, ...other, ...parts } };
   history.replaceState(null, "", write(state.view, state.question));
+  address = location.hash;
   tell();
 }
 
@@ -25,8 +31,14 @@ export function tell() {
   for (const callback of followers) callback(state.view, state.question);
 }
 
+/** Takes over what the address says by now, of which the browser tells only a moment later; tells whether that is new. */
+function read() {
+  if (location.hash === address || !/^(#\/|$)/.test(location.hash)) return false;
+  address = location.hash;
+  state = parse(address);
+  return true;
+}
+
 window.addEventListener("hashchange", () => {
-  if (!location.hash.startsWith("#/") || write(state.view, state.question) === location.hash) return;
-  state = parse(location.hash);
-  tell();
+  if (read()) tell();
 });

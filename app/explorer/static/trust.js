@@ -29,6 +29,11 @@ export function forget() {
   reading.stop();
   looking.stop();
   asked = "";
+  clear();
+}
+
+function clear() {
+  for (const id of ["facts", "calibration", "sizes", "norms", "verified"]) show($(id));
 }
 
 /** Which measurement is calibrated: the one that is typed here, or else the first of the question that is a number. */
@@ -49,9 +54,9 @@ export async function follow(question, known, sketches, problem) {
   asked = wanted;
   if (!question.sketch || (problem && sketches !== null)) {
     forget();
-    for (const id of ["facts", "calibration", "sizes", "norms", "verified"]) show($(id));
     return;
   }
+  if (!again) clear();
   void looking((signal) => part("verified", signal, () => verified(question.sketch, version, signal))); // there may be more by now
   if (again) return; // it stands there, or is under way
   await reading((signal) => Promise.all([
@@ -106,7 +111,6 @@ async function facts({ row, dataset }) {
 }
 
 async function calibration(question, version, measurement, signal) {
-  for (const id of ["calibration", "sizes", "norms"]) show($(id));
   if (!measurement) {
     show($("calibration"), h("p.hint", {}, "Type a text above: calibration is of a measurement."));
     return;

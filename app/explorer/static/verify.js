@@ -2,13 +2,14 @@
 
 import { get, latest, part, post, watched } from "./api.js";
 import { $, enable, h, isEnabled, show, showProblem } from "./dom.js";
-import { change, tell } from "./store.js";
+import { change, deletesTheSame, question, tell } from "./store.js";
 import { count, number, seconds } from "./words.js";
 
 const working = latest();
 
-let body = null;
-let begun = ""; // the deletion whose verification is being asked for
+let body = null; // what is answered
+let of = null; // the question that it is of
+let begun = null; // the question whose verification is being asked for
 let followed = ""; // the verification that is followed, or is known
 let found = null; // it, once it is finished
 let whenKnown = () => undefined;
@@ -19,15 +20,16 @@ export function mount(redraw) {
 }
 
 /** Follows the verification that the address names, which is of this deletion. */
-export async function follow({ verification }, asked) {
-  body = asked;
-  const gone = begun !== "" && begun !== deletionOf(body); // what was begun is of another deletion
-  if (verification === followed && !gone) return;
-  begun = "";
+export async function follow(asked, answered) {
+  [body, of] = [answered, asked];
+  const { verification } = asked;
+  if (verification === followed && (!begun || deletesTheSame(begun, asked))) return;
+  begun = null;
   followed = verification;
   found = null;
   show($("verify-state"));
   enable($("verify-button"), !verification);
+  whenKnown(); // what was true of another one
   if (!verification) {
     working.stop();
     return;
@@ -45,7 +47,8 @@ export async function follow({ verification }, asked) {
 /** Forgets what was found, as another key may see something else. */
 export function forget() {
   working.stop();
-  begun = followed = "";
+  begun = null;
+  followed = "";
   found = null;
   show($("verify-state"));
   enable($("verify-button"), true);
@@ -53,7 +56,7 @@ export function forget() {
 
 /** Shows the way to the truth, but where it is known already and nothing was estimated. */
 export function showFor(allExact) {
-  $("verify").hidden = allExact && !followed;
+  $("verify").hidden = allExact && !of.verification;
 }
 
 /** What was estimated and what is true of a measurement; undefined where nobody asked, or knows yet. */
@@ -62,7 +65,6 @@ export function truthOf(measurement) {
   return found?.measurements.find((one) => nameOf(one.measurement) === name);
 }
 
-const deletionOf = (asked) => asked && JSON.stringify([asked.sketch, asked.version, asked.delete]);
 const nameOf = ({ kind, text, prompt, completion }) => JSON.stringify([kind, text, prompt, completion]);
 
 /** Truth and estimate in words. */
@@ -75,19 +77,25 @@ export function sentence({ truth, estimate, interval, inside_interval: inside },
 }
 
 async function begin() {
+  if (!deletesTheSame(of, question())) return; // what stands there is of the question before
   enable($("verify-button"), false);
   show($("verify-state"), h("p.hint", {}, "Asked."));
-  const [own, deletion] = [body, deletionOf(body)];
-  begun = deletion;
+  const { version } = body;
+  const own = (begun = of);
+  let refusal = null;
   try {
-    const { verification } = await post("/predict", { ...own, downweight: 1, verify: true });
-    if (begun === deletion) change({ version: own.version, verification: verification.id }); // it is of this version for good
-  } catch (refusal) {
-    if (begun !== deletion) return;
-    begun = "";
-    enable($("verify-button"), true);
-    showProblem($("verify-state"), refusal);
+    const { verification } = await post("/predict", { ...body, downweight: 1, verify: true });
+    if (begun === own && deletesTheSame(own, question())) {
+      change({ version, verification: verification.id }); // it is of this version for good
+      return;
+    }
+  } catch (why) {
+    refusal = why;
   }
+  if (begun !== own) return;
+  begun = null;
+  enable($("verify-button"), true);
+  showProblem($("verify-state"), refusal);
 }
 
 const isOver = ({ state }) => state === "finished" || state === "failed";
