@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ from engine.resident import ResidentSketch
 from engine.sketch import build
 from engine.store import Artifact, Manifest, open_artifact
 from engine.supplements import add
-from tests.app.conftest import NAMES, refusal, register
+from tests.app.conftest import NAMES, refusal, register, until
 from tests.app.servers import served
 
 MAX = {"kind": "loss", "text": "max"}
@@ -182,6 +182,7 @@ def test_a_calibration_ends_when_its_time_is_over_and_leaves_its_thread(
 ) -> None:
     """A slice takes longer than the request may: the thread is free again after the one that runs."""
     slices: list[int] = []
+    go_on = threading.Event()
 
     class Slow:
         def __init__(self, _: object, asked: list[list[int]]) -> None:
@@ -189,13 +190,13 @@ def test_a_calibration_ends_when_its_time_is_over_and_leaves_its_thread(
 
         def answers(self, confidence: float) -> list[Answer]:
             slices.append(len(self.asked))
-            time.sleep(3)
+            go_on.wait(60)
             return [Answer(value=0, half_width=confidence, candidate=CANDIDATE, likeness=0) for _ in self.asked]
 
     monkeypatch.setattr("engine.leave_one_out._NUMBERS", 1)
     monkeypatch.setattr("engine.leave_one_out._LEAST_ROWS", 1)
     monkeypatch.setattr("engine.leave_one_out._Without", Slow)
-    hurried = create_app(settings.model_copy(update={"request_seconds": 2.0}))
+    hurried = create_app(settings.model_copy(update={"request_seconds": 4.0}))
     with TestClient(hurried, base_url="http://127.0.0.1") as client:
         asked = {"sketch": "axes", "delete": {"documents": [0]}, "measurements": [MAX]}
         assert client.post("/predict", json=asked).status_code == 200  # so that it is measured
@@ -203,10 +204,8 @@ def test_a_calibration_ends_when_its_time_is_over_and_leaves_its_thread(
         assert refusal(client.post("/calibration", json=question), 503)["type"].endswith(":deadline")
         queues = hurried.state.parts.queues
         assert queues.lengths()["calibration"] == 1
-        ends = time.monotonic() + 20
-        while queues.lengths()["calibration"] and time.monotonic() < ends:
-            time.sleep(0.05)
-        assert queues.lengths()["calibration"] == 0
+        go_on.set()
+        assert until(lambda: queues.lengths()["calibration"] == 0)
     assert slices == [1]
 
 

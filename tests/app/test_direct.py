@@ -164,7 +164,7 @@ def test_very_many_faults_stop_nobody(lasting_service: TestClient, address: str,
     content = json.dumps(QUESTION | changed).encode()
     started = perf_counter()
     refusal(lasting_service.post(address, content=content, headers={"Content-Type": "application/json"}), 422)
-    assert perf_counter() - started < 10
+    assert perf_counter() - started < 60
 
 
 def test_more_than_a_million_documents_are_refused(lasting_service: TestClient) -> None:

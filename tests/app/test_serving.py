@@ -34,16 +34,18 @@ from tests.shards import Processes
 
 pytestmark = pytest.mark.usefixtures("sketch")
 
-Register = Callable[[], Path]
+Register = Callable[..., Path]
 
 
 @pytest.fixture
 def another(database: Database, settings: Settings, artifact: Artifact) -> Register:
-    """Registers the artifact once more, which makes it current; where it lies."""
+    """Registers the artifact once more, which makes it current; where it lies, and where it may be harmed first."""
 
-    def registered() -> Path:
+    def registered(harm: Callable[[Path], None] = lambda _: None) -> Path:
         with transaction(database) as session:
-            return register(session, settings, catalog.get_dataset(session, "names"), artifact, sketch="tiny")
+            place = register(session, settings, catalog.get_dataset(session, "names"), artifact, sketch="tiny")
+            harm(place)
+            return place
 
     return registered
 
@@ -86,8 +88,12 @@ def test_a_version_that_cant_be_loaded_is_never_switched_to_and_is_reported(
     client: TestClient, another: Register
 ) -> None:
     before = ask(client)
-    damaged = another() / "parameters.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+
+    def harm(place: Path) -> None:
+        parameters = place / "parameters.safetensors"
+        parameters.write_bytes(parameters.read_bytes()[:-1])
+
+    another(harm)
     assert until(lambda: bool(client.get("/readyz").json()["failed"]))
     assert client.get("/readyz").json()["failed"][0]["label"] == "tiny v2"
     after = ask(client)

@@ -43,7 +43,7 @@ def test_what_one_caller_asks_for_is_one_batch_each_key_once() -> None:
 
 def test_what_comes_at_the_same_time_is_one_batch() -> None:
     made: list[list[str]] = []
-    asked = batches(lambda keys: made.append(keys) or [key.upper() for key in keys], wait_seconds=0.5)  # type: ignore[func-returns-value]
+    asked = batches(lambda keys: made.append(keys) or [key.upper() for key in keys], wait_seconds=2)  # type: ignore[func-returns-value]
     found: dict[int, list[str]] = {}
     together(8, lambda number: found.update({number: asked.get([f"own {number}", "shared"])}))
     assert found == {number: [f"OWN {number}", "SHARED"] for number in range(8)}
@@ -93,7 +93,7 @@ def test_an_error_is_raised_for_all_who_waited_and_the_next_time_it_is_tried_aga
             raise LookupError("no")
         return keys
 
-    asked = batches(make, wait_seconds=0.5)
+    asked = batches(make, wait_seconds=2)
     errors: list[str] = []
 
     def ask(number: int) -> None:
@@ -117,7 +117,7 @@ def test_what_can_not_be_kept_is_an_error_for_all_who_waited() -> None:
     def size(value: str) -> int:
         raise ValueError(value)
 
-    asked = Batches(ByteCache[str, str](100, size=size), lambda keys: keys, wait_seconds=0.5)
+    asked = Batches(ByteCache[str, str](100, size=size), lambda keys: keys, wait_seconds=2)
     errors: list[str] = []
 
     def ask(number: int) -> None:

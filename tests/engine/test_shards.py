@@ -306,7 +306,10 @@ def test_an_unforeseen_error_of_a_load_leaves_the_others_looked_after(
         assert service.shards.holding(directions.checksum) == (0, 1, 2)
 
 
-def test_a_look_that_began_before_a_load_ended_takes_nothing_away(directions: Artifact, everything: Artifact) -> None:
+def test_a_look_that_began_before_a_load_ended_takes_nothing_away(
+    directions: Artifact, everything: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "SILENCE_SECONDS", 30)
     processes = Processes(2)
     shards = Shards(processes, least_share=1)
     loaded, asked = threading.Event(), threading.Event()

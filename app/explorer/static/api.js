@@ -21,6 +21,7 @@ export function useKey(text) {
   else sessionStorage.removeItem(STORED);
 }
 
+/** The status of a refusal of our own. */
 export const NOT_ASKED = -1;
 
 /** Why a call came to nothing. */

@@ -277,11 +277,11 @@ const isRule = ({ rules }, { by, text }) => rules.some((rule) => rule.kind === b
 const RULE_WORDS = { contains: "texts that contain ", matches: "texts that match ", subset: "the subset " };
 
 function chips({ rules, added, kept }) {
-  const chip = (words, text, taken) =>
+  const chip = (words, text, rest) =>
     h("li", {}, words, quoted(text, 40),
       h("button.remove", { type: "button", "aria-label": `Take back: ${words}${shown(text, 40)}`, onclick: (event) => {
         const place = [...$("chosen").children].indexOf(event.target.closest("li"));
-        change(taken());
+        change(rest());
         show($("chosen"), chips(question()));
         ($("chosen").children[place] ?? $("chosen").lastChild)?.querySelector("button")?.focus();
         if (!$("chosen").children.length) $("count").focus();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import select
 import shutil
@@ -206,15 +207,18 @@ def verified_by_node(messages: Sequence[tuple[str, Asked]]) -> list[bool]:
     if node is None or npm is None:
         pytest.skip("node and npm aren't here")
     folder = Path(sys.prefix) / "node" / _NPM
-    if not (folder / "node_modules" / "standardwebhooks").exists():
-        options = ("--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries", "0")
-        command = [npm, "install", "--prefix", str(folder), *options, _NPM]
-        try:
-            installed = subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
-        except subprocess.TimeoutExpired:
-            installed = False
-        if not installed:
-            pytest.skip("the registry of npm can't be reached")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # of who comes at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "node_modules" / "standardwebhooks").exists():
+            options = ("--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries", "0")
+            command = [npm, "install", "--prefix", str(folder), *options, _NPM]
+            try:
+                installed = subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+            except subprocess.TimeoutExpired:
+                installed = False
+            if not installed:
+                pytest.skip("the registry of npm can't be reached")
     given = [{"secret": secret, "body": one.body, "headers": one.headers} for secret, one in messages]
     run = subprocess.run(
         [node, "-e", _VERIFY], cwd=folder, input=json.dumps(given), capture_output=True, text=True, check=True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -125,6 +127,16 @@ def fake() -> Iterator[Tiny]:
         yield tiny
 
 
+@pytest.fixture
+def over(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until this is set, the time that a webhook waits is never over."""
+    over = threading.Event()
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 if over.is_set() else 0.0)
+    monkeypatch.setattr("app.routes.fides.time", clock)
+    return over
+
+
+@pytest.mark.usefixtures("over")
 def test_what_is_ready_in_time_goes_on(desk: TestClient, database: Database) -> None:
     answered = Peer(desk, wait_seconds=2).call(asks())
     assert (answered.status_code, answered.json()) == (200, {"halt": False})
@@ -195,6 +207,7 @@ def test_each_type_of_call_is_a_request_of_its_own(idle: TestClient, database: D
     ]
 
 
+@pytest.mark.usefixtures("over")
 def test_only_after_fides_has_erased_is_anything_erased(desk: TestClient, database: Database) -> None:
     peer = Peer(desk, wait_seconds=2, mode="erase")
     assert peer.call(asks()).json() == {"halt": False}
@@ -239,6 +252,7 @@ def test_moments_without_a_zone_are_in_utc_and_the_due_date_is_kept(idle: TestCl
     assert second.due_at == datetime(2027, 2, 1, 10, tzinfo=UTC)
 
 
+@pytest.mark.usefixtures("over")
 def test_identities_are_found_whatever_form_they_come_in(desk: TestClient, database: Database) -> None:
     peer = Peer(desk, wait_seconds=2, identity_types={"login": "email", "mails": "email"})
     forms: list[dict[str, Any]] = [
@@ -336,11 +350,10 @@ def test_a_later_version_may_have_the_prefix_in_its_address(
         assert fake.asked[0][1] == "/api/v1/privacy-request/pri_1/pre-approve/eligible"
 
 
+@pytest.mark.usefixtures("over")  # who is kept waiting waits for ever, as nobody works here
 def test_who_does_not_listen_is_not_kept_waiting(idle: TestClient, database: Database) -> None:
-    started = time.monotonic()
     answer = Peer(idle, wait_seconds=2).call(asks(direction="one_way"))
     assert (answer.status_code, answer.json()) == (200, {"halt": False})
-    assert time.monotonic() - started < 2
     assert [row.caller_id for row in rows(database)] == ["pri_1:pre"]
 
 
@@ -417,22 +430,22 @@ def test_whatever_comes_first_fides_is_told_to_go_on_exactly_once(
     assert sorted(resumed) == sorted(one for one, halt in halted.items() if halt)
 
 
-def test_many_that_wait_starve_nobody(settings: Settings, linked: str) -> None:
+def test_many_that_wait_starve_nobody(
+    settings: Settings, linked: str, database: Database, over: threading.Event
+) -> None:
     assert linked
     with (
         served(settings.model_copy(update={"privacy_worker": False})) as url,
-        httpx.Client(base_url=url, timeout=30, limits=httpx.Limits(max_connections=200)) as client,
+        httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_connections=200)) as client,
         ThreadPoolExecutor(120) as threads,
     ):
         peer = Peer(client, wait_seconds=2)
-        started = time.monotonic()
         waiting = [threads.submit(peer.call, asks(id=f"pri_{number}")) for number in range(100)]
-        time.sleep(0.5)
-        assert client.get("/datasets").is_success
-        assert not any(one.done() for one in waiting)  # behind none of which it waited
+        assert until(lambda: len(rows(database)) == len(waiting), seconds=60)
         assert all(client.get("/datasets").is_success for _ in range(20))
+        assert not any(one.done() for one in waiting)  # behind none of which it waited
+        over.set()
         assert {one.result().json()["halt"] for one in waiting} == {True}
-        assert time.monotonic() - started < 60  # one after the other they would take 200
 
 
 HOSTILE: Final[tuple[tuple[dict[str, Any], int], ...]] = (
@@ -480,7 +493,7 @@ def test_hostile_bodies_are_refused_as_problems(idle: TestClient, database: Data
         started = time.monotonic()
         with about(change):
             problem = refusal(idle.post("/integrations/fides/pre", content=content, headers=headers), status)
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 30  # not in the square of what came
             assert ZENA not in json.dumps(problem)
     assert rows(database) == []
 
