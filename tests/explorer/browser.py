@@ -46,6 +46,7 @@ _ARGUMENTS: Final = (
 
 _WAIT_MS: Final = 30_000  # for an element, or a page; a busy machine is slow
 _SETTLE_SECONDS: Final = 2.0
+_REFUSAL_SECONDS: Final = 30.0  # for one that is expected
 _REFUSED: Final = 400
 _SERIOUS: Final = ("serious", "critical")
 
@@ -137,7 +138,7 @@ class Watch:
         for page in context.pages:
             while self._unanswered and time.monotonic() < begun + _SETTLE_SECONDS:
                 page.wait_for_timeout(10)
-            while self._missing() and time.monotonic() < begun + _WAIT_MS / 1000:
+            while self._missing() and time.monotonic() < begun + _REFUSAL_SECONDS:
                 page.wait_for_timeout(10)
             _wait_for_turn(page)
         self.faults += [f"the status {status} was expected, and never came" for status in self._missing()]

@@ -179,7 +179,10 @@ def test_a_refusal_other_than_the_expected_is_a_fault(browser: Browser, origin: 
     assert "/refused/404" not in told
 
 
-def test_an_expected_refusal_that_doesnt_come_is_a_fault(browser: Browser, origin: str) -> None:
+def test_an_expected_refusal_that_doesnt_come_is_a_fault(
+    browser: Browser, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.explorer.browser._REFUSAL_SECONDS", 0.1)
     assert "404 was expected" in faults(browser, origin, "{}", expected_statuses=[404])
 
 
