@@ -25,6 +25,7 @@ from playwright.sync_api import (
     Playwright,
     Request,
     Response,
+    Route,
     ViewportSize,
     WebError,
     WebSocketRoute,
@@ -181,6 +182,40 @@ class Watch:
 
     def _see_error(self, error: WebError) -> None:
         self.faults.append(f"an exception: {error.error.stack or error.error.message}")
+
+
+class Held:
+    """Keeps questions from the service until they are let go, one after the other.
+
+    Args:
+        page: whose questions they are.
+        path: a pattern for their addresses.
+        part: of their bodies.
+    """
+
+    def __init__(self, page: Page, path: str | re.Pattern[str], part: str = "") -> None:
+        self._page, self._part, self._held = page, part, list[Route]()
+        page.route(path, self._see)
+
+    def _see(self, route: Route) -> None:
+        if self._part in (route.request.post_data or ""):
+            self._held.append(route)
+        else:
+            route.continue_()
+
+    def wait(self) -> None:
+        """Wait until there is one."""
+        end = time.monotonic() + _WAIT_MS / 1000
+        while not self._held:
+            assert time.monotonic() < end, "nothing was asked"
+            self._page.wait_for_timeout(10)
+
+    def let_go(self) -> None:
+        """Let the first go, once there is one, and wait for its answer."""
+        self.wait()
+        route = self._held.pop(0)
+        with self._page.expect_response(lambda response: response.request == route.request):
+            route.continue_()
 
 
 def _wait_for_turn(page: Page) -> None:

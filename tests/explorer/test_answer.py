@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.explorer.api import asked, predicted, units_of, values
+from tests.explorer.browser import Held
 from tests.explorer.services import Service
 
 LOSS = {"kind": "loss", "text": "max"}
@@ -204,34 +205,6 @@ def test_verification_goes_on_and_stays_in_the_address_and_its_truth_goes_with_i
     page.locator("#found input[type=checkbox]").first.click()
     expect(truth).to_have_count(0)
     assert "verification=" not in page.url
-
-
-class Held:
-    """Keeps questions from the service until they are let go, one after the other.
-
-    Args:
-        page: whose questions they are.
-        path: a pattern for their addresses.
-        part: of their bodies.
-    """
-
-    def __init__(self, page: Page, path: str, part: str) -> None:
-        self._page, self._part, self._held = page, part, list[Route]()
-        page.route(path, self._see)
-
-    def _see(self, route: Route) -> None:
-        if self._part in (route.request.post_data or ""):
-            self._held.append(route)
-        else:
-            route.continue_()
-
-    def let_go(self) -> None:
-        """Let the first go, once there is one, and wait for its answer."""
-        while not self._held:
-            self._page.wait_for_event("request")
-        route = self._held.pop(0)
-        with self._page.expect_response(lambda response: response.request == route.request):
-            route.continue_()
 
 
 def test_a_verification_that_is_asked_for_is_followed_whatever_else_is_asked_meanwhile(own_page: Page) -> None:

@@ -57,6 +57,7 @@ _ACT: Final = """
         if (!navigation.canGoBack) return;
         return new Promise(done => {
             addEventListener("popstate", () => done(), {once: true});
+            setTimeout(done, 5000);
             history.back();
         });
     }
@@ -90,11 +91,15 @@ _TRY_AGAIN: Final = """
 
 _SETTLED: Final = """
 async () => {
-    const isWatched = () => /^(Asked|Waiting|Retraining)/.test(document.getElementById("verify-state").innerText);
+    const told = id => document.getElementById(id).textContent;
+    const isWatched = () => // it looks again and again, and between that nothing is under way
+        /^#.ask.*verification=/.test(location.hash) && /^($|Asked|Waiting|Retraining)/.test(told("verify-state")) ||
+        /^#.requests.*request=/.test(location.hash) && !told("request");
     const end = performance.now() + 60_000;
-    do await new Promise(done => setTimeout(done, 250)); // longer than a field waits for more to be typed
-    while ((underWay || isWatched()) && performance.now() < end);
-    if (underWay) throw new Error("it doesn't come to an end");
+    for (let quiet = 0; quiet < 2; quiet = underWay || isWatched() ? 0 : quiet + 1) {
+        await new Promise(done => setTimeout(done, 250)); // longer than a field waits for more to be typed
+        if (performance.now() > end) throw new Error("it doesn't come to an end");
+    }
 }
 """
 

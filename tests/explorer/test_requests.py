@@ -184,6 +184,17 @@ def test_no_request_stays_open_at_an_address_that_names_none(page: Page, service
     expect(page.locator("#request")).to_have_text("Choose a request to see how far it is, and its evidence.")
 
 
+def test_a_request_whose_evidence_is_refused_is_shown_all_the_same(
+    page: Page, service: Service, expected_statuses: set[int]
+) -> None:
+    expected_statuses.add(500)
+    request = completed(service, NAMES.texts[12])
+    page.route("**/evidence.html", lambda route: route.fulfill(status=500, body=""))
+    page.goto(f"/#/requests?request={request['id']}")
+    expect(page.locator("#request .problem")).to_contain_text("The service answered with status 500")
+    expect(page.locator("#request-title")).to_contain_text(request["caller_id"])
+
+
 def test_a_request_that_is_chosen_has_the_focus(page: Page, service: Service) -> None:
     request = completed(service, NAMES.texts[12])
     page.goto("/#/requests")

@@ -218,7 +218,7 @@ function measurementRow({ kind }, index) {
           `${LONGEST_TEXT.toLocaleString("en")} are taken: nothing is asked.`;
       }
       input.setCustomValidity(long ? problem.textContent : "");
-      measurement[input.name] = long ? "" : taken(input);
+      measurement[input.name] = long ? (input.dataset.said = "") : taken(input);
     }
     problem.hidden = !problem.textContent;
     change({ measurements: question().measurements.with(index, measurement) });

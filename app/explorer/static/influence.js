@@ -13,7 +13,7 @@ const asking = latest();
 
 let selection = null;
 let asked = "";
-let drawn = null; // what was asked for what stands there
+let of = null; // the sketch and the versions whose units stand there, or are asked for
 
 export function mount() {
   $("influence-measurement").addEventListener("change", (event) => change({ of: Number(event.target.value) }));
@@ -23,22 +23,27 @@ export function mount() {
 export function forget() {
   asking.stop();
   asked = "";
+  of = null;
   clear("");
   $("influence-of").hidden = true;
 }
 
+const isOf = (sketch, version) => of === null || (of.sketch === sketch && of.versions.includes(version));
+
 /** Takes the units of another model out of reach, until it is known what there is to ask. */
 export function expect({ sketch, version }) {
-  $("influences").inert = drawn !== null && !isOf(sketch, version ?? drawn.version);
+  const isOther = !isOf(sketch, version);
+  $("influences").inert = isOther;
+  if (!isOther) return;
+  asking.stop();
+  asked = "";
 }
-
-const isOf = (sketch, version) => drawn?.sketch === sketch && drawn.version === version;
 
 /** Asks where the measurement is another one, and shows which of the units are deleted; there are known as many units. */
 export async function follow(question, version, found, known = TOP) {
   selection = found;
   $("influences").inert = false;
-  if (drawn && !isOf(question.sketch, version)) clear("");
+  if (!isOf(question.sketch, version)) clear("");
   for (const box of $("influences").querySelectorAll("input")) box.checked = found.units.has(box.value);
   const numbers = question.measurements.filter((one) => one.kind !== "next_token" && isWhole(one));
   const chosen = Math.min(question.of, Math.max(0, numbers.length - 1));
@@ -56,11 +61,10 @@ export async function follow(question, version, found, known = TOP) {
   const text = JSON.stringify(body);
   if (text === asked) return;
   asked = text;
+  of = { sketch, versions: [question.version, version] };
   try {
     const answer = await busy($("influences"), asking((signal) => post("/attributions", body, { signal })));
-    if (!answer) return;
-    draw(answer, confidence);
-    drawn = body;
+    if (answer) draw(answer, confidence);
   } catch (refusal) {
     clear("");
     asked = "";
@@ -69,7 +73,6 @@ export async function follow(question, version, found, known = TOP) {
 }
 
 function clear(hint) {
-  drawn = null;
   show($("influences"));
   show($("influence-problem"));
   $("influence-hint").textContent = hint;

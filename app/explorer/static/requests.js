@@ -11,6 +11,7 @@ const reading = latest();
 
 let asked = "";
 let opened = null; // the request that is shown, "" where none is chosen
+let drawn = null; // the request that stands there
 let shownNow = Promise.resolve(); // when the request that was chosen stands there
 let listedNow = Promise.resolve(); // when the list that was asked for does
 
@@ -36,6 +37,7 @@ export function leave() {
 /** Forgets what stands there, as another key may see something else. */
 export function forget() {
   leave();
+  drawn = null;
   for (const id of ["requests-list", "requests-problem", "request", "request-said"]) show($(id));
 }
 
@@ -131,6 +133,10 @@ const OUTCOMES = { answered: "answered", no_match: "nobody is known by these ide
 async function open({ id }) {
   if (id === opened) return;
   opened = id;
+  if (drawn !== id) {
+    drawn = null;
+    for (const place of ["request", "request-said"]) show($(place));
+  }
   if (!id) {
     reading.stop();
     show($("request"), h("p.hint", {}, "Choose a request to see how far it is, and its evidence."));
@@ -145,6 +151,7 @@ async function open({ id }) {
     const isThere = $("request").contains(document.activeElement);
     show($("request"), details(one));
     if (isThere) $("request-title").focus();
+    drawn = id;
     first();
     if (before) {
       $("request-said").textContent = `The request is ${stateIn(one)} now.`;
@@ -164,7 +171,7 @@ async function open({ id }) {
     });
   } catch (refusal) {
     opened = null;
-    showProblem($("request"), refusal, tell);
+    showProblem(drawn === id ? $("request").appendChild(h("div")) : $("request"), refusal, tell);
   } finally {
     first();
   }

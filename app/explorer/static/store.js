@@ -4,6 +4,7 @@ import { parse, write } from "./address.js";
 
 let address = location.hash; // which the state is of
 let state = parse(address);
+let told = null; // the address that was told last
 const followers = [];
 
 /** What a verification is of: where one of these changes, it is of another question. */
@@ -12,7 +13,10 @@ const DELETION = ["sketch", "version", "rules", "added", "kept"];
 /** Whether two questions are of the same model, and delete the same. */
 export const deletesTheSame = (one, other) => DELETION.every((name) => JSON.stringify(one[name]) === JSON.stringify(other[name]));
 
-export const question = () => state.question;
+export function question() {
+  read();
+  return state.question;
+}
 
 /** Calls back with every change of the view or the question. */
 export const follow = (callback) => followers.push(callback);
@@ -28,17 +32,19 @@ export function change(parts) {
 }
 
 export function tell() {
+  read();
+  told = address;
   for (const callback of followers) callback(state.view, state.question);
 }
 
-/** Takes over what the address says by now, of which the browser tells only a moment later; tells whether that is new. */
+/** Takes over what the address says by now, of which the browser tells only a moment later. */
 function read() {
-  if (location.hash === address || !/^(#\/|$)/.test(location.hash)) return false;
+  if (location.hash === address || !/^(#\/|$)/.test(location.hash)) return;
   address = location.hash;
   state = parse(address);
-  return true;
 }
 
 window.addEventListener("hashchange", () => {
-  if (read()) tell();
+  read();
+  if (address !== told) tell();
 });

@@ -10,7 +10,7 @@ const working = latest();
 let body = null; // what is answered
 let of = null; // the question that it is of
 let begun = null; // the question whose verification is being asked for
-let followed = ""; // the verification that is followed, or is known
+let followed = ""; // the verification that is followed, or is known; null where a refusal stands there
 let found = null; // it, once it is finished
 let whenKnown = () => undefined;
 
@@ -38,7 +38,7 @@ export async function follow(asked, answered) {
     await working(async (signal) => finish(await watched(
       () => get(`/verifications/${part(verification)}`, undefined, { signal }), isOver, say, signal)));
   } catch (refusal) {
-    followed = "";
+    followed = null;
     enable($("verify-button"), true);
     showProblem($("verify-state"), refusal, tell);
   }
@@ -94,6 +94,7 @@ async function begin() {
   }
   if (begun !== own) return;
   begun = null;
+  if (refusal) followed = null;
   enable($("verify-button"), true);
   showProblem($("verify-state"), refusal);
 }
