@@ -20,6 +20,14 @@ def give(page: Page, key: str | None) -> None:
     page.get_by_role("button", name="Use it").click()
 
 
+def change_key(page: Page, service: Service) -> None:
+    """Ask with a key of every scope, and open the dialog for another one."""
+    page.goto(QUESTION)
+    give(page, service.every_scope)
+    expect(page.locator("#answers .verdict")).to_be_visible()
+    page.get_by_role("button", name="Key", exact=True).click()
+
+
 def test_a_key_is_asked_for_and_used_and_stays_in_the_tab_alone(
     keyed_page: Page, keyed_service: Service, expected_statuses: set[int]
 ) -> None:
@@ -94,10 +102,7 @@ def test_a_key_is_forgotten_when_it_is_asked_for(
 ) -> None:
     page = keyed_page
     expected_statuses.add(401)
-    page.goto(QUESTION)
-    give(page, keyed_service.every_scope)
-    expect(page.locator("#answers .verdict")).to_be_visible()
-    page.get_by_role("button", name="Key", exact=True).click()
+    change_key(page, keyed_service)
     page.get_by_role("button", name="Forget it").click()
     expect(page.get_by_role("dialog")).to_contain_text("The service asks for a key.")
     assert page.evaluate("() => sessionStorage.length") == 0
@@ -111,10 +116,7 @@ def test_a_key_that_is_not_typed_to_its_end_is_not_used(
 ) -> None:
     page = keyed_page
     expected_statuses.add(401)
-    page.goto(QUESTION)
-    give(page, keyed_service.every_scope)
-    expect(page.locator("#answers .verdict")).to_be_visible()
-    page.get_by_role("button", name="Key", exact=True).click()
+    change_key(page, keyed_service)
     page.get_by_label("API key").fill("nvs_half")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
