@@ -97,7 +97,8 @@ class ServeReply:
 
     def cancel(self) -> None:
         """As of `Reply`."""
-        self._response.cancel()
+        with suppress(Exception):  # what the call has failed with already; then there is nothing to cancel
+            self._response.cancel()
 
 
 class Gone:

@@ -12,8 +12,9 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
@@ -26,7 +27,10 @@ AUTO: Final = "auto"
 LOCAL: Final = "local"
 
 _REACHABLE_SECONDS: Final = 5.0
+_TOLD_SECONDS: Final = 30.0  # of a head that is reached, and may be busy
 _TERMINATED: Final = 128 + signal.SIGTERM
+_LOOK_SECONDS: Final = 0.1
+_MOST_LOOKS: Final = 100
 _PREFIX: Final = "ns-"
 _LOCK: Final = "neverseen.lock"
 _HOW: Final = (
@@ -39,8 +43,12 @@ _OF_OUR_CLUSTERS: Final = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray listen at 127.0.0.1 alone, on every system
     "RAY_AUTH_MODE": "token",  # so that other users of this machine have no part in it
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what it would otherwise warn of
+    "RAY_worker_niceness": "0",  # the work is what the command is for, and would come after all else
 }
 """Ray takes these from the environment alone."""
+
+_OF_OUR_DRIVERS: Final = {"RAY_IGNORE_UNHANDLED_ERRORS": "1"}
+"""A task that fails when nobody needs it any more isn't told of, in a page: as after Ctrl-C, when it fails by that."""
 
 
 @contextmanager
@@ -62,6 +70,8 @@ def connected(address: str) -> Iterator[ModuleType]:
     """
     with ExitStack() as stack:
         options: dict[str, object] = {"address": address}
+        sigterm = stack.enter_context(_ended_by_sigterm())  # a service's server, within, has a way of its own
+        stack.enter_context(_environment(_OF_OUR_DRIVERS))
         if address == LOCAL:
             place = stack.enter_context(private_directory(_short_place()))
             options |= {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": str(place / "r")}
@@ -73,14 +83,15 @@ def connected(address: str) -> Iterator[ModuleType]:
         if address != LOCAL:
             _check_reachable(address)
             _check_node(ray, address)
-        stack.enter_context(_ended_by_sigterm())  # a service's server, within, has a way of its own
         stack.callback(ray.shutdown)
         stack.enter_context(_quiet(ray))
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except SystemExit:  # by Ray's own handler, which it puts into the place of ours
+            sigterm.end()
+        except Exception as error:  # a node that doesn't start in time is a bare one
             raise ConfigurationError(_refusal(address, error)) from error
-        stack.enter_context(_ended_by_sigterm())  # again: Ray has put its own in the place
+        sigterm.listen()
         yield ray
 
 
@@ -103,7 +114,42 @@ def private_directory(parent: Path) -> Iterator[Path]:
         with (place / f"{_LOCK}.new").open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             (place / f"{_LOCK}.new").rename(place / _LOCK)  # held from the first moment that it is there
-            yield place
+            try:
+                yield place
+            finally:
+                _empty(place)
+
+
+def _empty(place: Path) -> None:
+    """Remove all but the lock, and end the processes that work there.
+
+    `ray.shutdown` waits a second for its processes to end, and for their children not at all; and where Ray was
+    interrupted as it started, it ends none. They would write on, and make the directory anew.
+    """
+    for _ in range(_MOST_LOOKS):
+        at_work = list(_processes_of(place))
+        for number in at_work:
+            with suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+        left = [path for path in place.glob("*") if path.name != _LOCK]
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        if not at_work and not left:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _processes_of(place: Path) -> Iterator[int]:
+    """Numbers of the processes of this session whose command lines name a directory: all of a node's but its workers.
+
+    Where the system has no /proc there are none: what Ray itself ends is what ends.
+    """
+    wanted, session = os.fsencode(place), os.getsid(0)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended, or isn't ours
+            number = int(path.parent.name)
+            if wanted in path.read_bytes() and os.getsid(number) == session:
+                yield number
 
 
 def _short_place() -> Path:
@@ -125,29 +171,37 @@ def _is_abandoned(directory: Path) -> bool:
     return True
 
 
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end this process as an exception does, while the block runs; once, so that what follows is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Sigterm:
+    """Ends this process as an exception does; once, so that what follows is done."""
 
-    came = threading.Event()
+    came = False
 
-    def end(number: int, frame: object) -> NoReturn:
-        came.set()
+    def listen(self) -> None:
+        """From now on; again, where others have put a handler into the place of this one. Only the main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.end)
+
+    def end(self, *_: object) -> NoReturn:
+        """It came."""
+        self.came = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, end)
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[_Sigterm]:
+    """Have SIGTERM end this process so, while the block runs."""
+    sigterm, before = _Sigterm(), signal.getsignal(signal.SIGTERM)
+    sigterm.listen()
     try:
-        yield
+        yield sigterm
     except SystemExit:  # maybe through Ray, which makes another of it
-        if came.is_set():
+        if sigterm.came:
             raise SystemExit(_TERMINATED) from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager
@@ -225,7 +279,7 @@ def _check_node(ray: ModuleType, address: str) -> None:
     if address == AUTO or "://" in address:
         return
     try:
-        nodes = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=_REACHABLE_SECONDS)  # noqa: SLF001
+        nodes = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=_TOLD_SECONDS)  # noqa: SLF001
         sockets = [node.raylet_socket_name for node in nodes.values() if node.state == 0]  # ALIVE
     except Exception:  # noqa: BLE001 - whatever it is, connecting tells more
         return

@@ -83,7 +83,11 @@ class Proxy:
             if not self._passing:
                 ours.close()
                 continue
-            theirs = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                theirs = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                ours.close()
+                continue
             with self._lock:
                 self._open |= {ours, theirs}
             for source, sink, counted in ((ours, theirs, False), (theirs, ours, True)):

@@ -28,14 +28,16 @@ from engine.workspace import BlockFiles
 
 ROOT: Final = Path(__file__).parent.parent.parent
 MARK: Final = "NEVERSEEN_TESTS_MARK"
+HANG_SECONDS: Final = 300.0
+"""What takes so long hangs, on a machine that others use, too."""
 
 _LOSS_IS_NOTICED_SOON: Final = {
     "health_check_initial_delay_ms": 1_000,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2_000,
+    "health_check_timeout_ms": 10_000,
     "health_check_failure_threshold": 5,
 }
-"""Ray itself takes 15 seconds for it."""
+"""Ray itself takes 15 seconds for it. A node that is killed refuses at once; one of a busy machine may be slow."""
 
 Result = TypeVar("Result")
 
@@ -97,7 +99,7 @@ class Nodes:
         while len(self.all) > count:
             self._processes.remove_node(self.all.pop(), allow_graceful=False)
         self.add(count - len(self.all))
-        self._processes.wait_for_nodes()
+        self._processes.wait_for_nodes(timeout=HANG_SECONDS)
 
     def stop(self) -> None:
         """End all."""
@@ -108,7 +110,7 @@ def _with_children(numbers: Iterable[int]) -> list[int]:
     """Processes, and those that they started."""
     found = list(numbers)
     for number in found:  # grows meanwhile
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # it has just ended
             for children in Path(f"/proc/{number}/task").glob("*/children"):
                 found += map(int, children.read_text().split())
     return found
@@ -127,6 +129,8 @@ def marked_environment() -> Iterator[str]:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what has Ray listen at 127.0.0.1
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_worker_niceness": "0",  # else whatever others do here comes first
+            "RAY_memory_monitor_refresh_ms": "0",  # else work is begun anew where others fill the machine's memory
             "PYTHONPATH": str(ROOT),  # where workers find this module
             MARK: mark,
         }.items():
@@ -192,10 +196,12 @@ class CountedFiles:
     Attributes:
         files: where they lie.
         log: directory with a file for each worker process.
+        held: says, while it is there, how many may be saved: further ones wait, and those that come at the same moment.
     """
 
     files: BlockFiles
     log: Path
+    held: Path
 
     def find(self, name: str) -> File | None:
         """As the files; what isn't there is computed next."""
@@ -206,9 +212,18 @@ class CountedFiles:
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
         """As the files."""
+        while self._is_held():
+            time.sleep(0.005)
         file = self.files.save(name, tensors)
         self._note("saved", name)
         return file
+
+    def _is_held(self) -> bool:
+        try:
+            most = int(self.held.read_text())
+        except FileNotFoundError:
+            return False
+        return noted(self.log, "saved").total() >= most
 
     def _note(self, what: str, name: str) -> None:
         with (self.log / str(os.getpid())).open("a", encoding="utf-8") as file:
@@ -220,7 +235,7 @@ class Counted:
 
     def __init__(self, cluster: Cluster, log: Path) -> None:
         log.mkdir()
-        self._cluster, self._log = cluster, log
+        self._cluster, self._log, self._held = cluster, log, log.with_name(f"{log.name}.held")
 
     def named(self, device: str) -> str:
         """As the cluster."""
@@ -232,16 +247,29 @@ class Counted:
 
     def train_blocks(self, job: Job, blocks: Sequence[Block], *, report: Report) -> Mapping[str, File]:
         """As the cluster."""
-        counted = replace(job, files=CountedFiles(job.files, self._log))
+        counted = replace(job, files=CountedFiles(job.files, self._log, self._held))
         return self._cluster.train_blocks(counted, blocks, report=report)
 
     def count(self, what: str) -> Counter[str]:
         """How often each file was "begun" or "saved"."""
-        lines = [line.split() for path in self._log.iterdir() for line in path.read_text().splitlines()]
-        return Counter(name for noted, name in lines if noted == what)
+        return noted(self._log, what)
+
+    def hold(self, moment: int) -> None:
+        """Have nothing saved beyond so many blocks, or one more, until `release`: whoever has another one waits."""
+        self._held.write_text(str(moment))
+
+    def release(self) -> None:
+        """Have everything saved."""
+        self._held.unlink()
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
+def noted(log: Path, what: str) -> Counter[str]:
+    """How often each file was "begun" or "saved" by the log of `CountedFiles`."""
+    lines = [line.split() for path in log.iterdir() for line in path.read_text().splitlines()]
+    return Counter(line[1] for line in lines if line[0] == what and len(line) == 2)  # the last one may be half there
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = HANG_SECONDS) -> None:
     """Wait for something to come true."""
     deadline = time.monotonic() + seconds
     while not condition():

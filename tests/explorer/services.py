@@ -58,7 +58,7 @@ SUBSETS: Final[Mapping[BundledName, Mapping[str, SubsetRule]]] = {
 
 REPORT: Final = "default"
 
-_READY_SECONDS: Final = 60.0
+_READY_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 20.0
 
 
