@@ -365,6 +365,22 @@ def test_typing_goes_on_while_the_page_finds_out_what_there_is(page: Page) -> No
     expect(page.get_by_label("What to find")).to_have_value("xxx")
 
 
+def test_a_unit_is_kept_while_the_rule_that_deletes_it_is_followed(page: Page, service: Service) -> None:
+    units = units_of(service, {"contains": "x"})
+    page.goto(f"/#/ask?sketch=names&add={units[0]}")
+    count(page, "1 unit of 160")
+    page.get_by_label("What to find").fill("x")
+    expect(page.locator("#found [role=status]")).to_have_text(f"{len(units)} documents found.")
+    held = Held(page, "**/resolve")
+    page.get_by_role("button", name="Delete all that contain it").click()
+    held.wait()
+    page.locator("#found input[type=checkbox]").first.uncheck()
+    held.let_go()
+    count(page, f"{len(units) - 1} units")
+    expect(page.locator("#found input[type=checkbox]").first).not_to_be_checked()
+    assert f"keep={units[0]}" in page.url
+
+
 def test_a_rule_is_taken_back_while_another_is_followed(page: Page) -> None:
     page.goto("/#/ask?sketch=names&loss=max&contains=ch")
     expect(page.locator("#count")).to_contain_text("deleted.")

@@ -4,8 +4,8 @@ import { NOT_ASKED, Refusal } from "./api.js";
 import { resolve } from "./catalog.js";
 import { change, question } from "./store.js";
 
-/** ruled: units by rules; units: all that are deleted; refusals: why some rules can't be followed. */
-export const NOTHING = { ruled: new Set(), units: new Set(), refusals: [] };
+/** rules: what was followed; ruled: units by them; units: all that are deleted; refusals: why some can't be followed. */
+export const NOTHING = { rules: [], ruled: new Set(), units: new Set(), refusals: [] };
 
 const UNREADABLE = new Refusal(NOT_ASKED, ["This key may not read the catalog (catalog:read), so that rules can’t be followed: name units instead."]);
 
@@ -33,7 +33,7 @@ export async function select(dataset, { rules, added, kept }, signal) {
   }
   const units = new Set([...ruled, ...added]);
   for (const unit of kept) units.delete(unit);
-  return { ruled, units, refusals };
+  return { rules, ruled, units, refusals };
 }
 
 /** The deletion, as the API takes it; null where nothing is deleted, or a rule can't be followed. */
@@ -43,12 +43,14 @@ export function deletion(asked, { units, refusals }) {
   return units.size && !refusals.length ? { units: [...units] } : null;
 }
 
-/** Deletes a unit, or keeps it. */
-export function toggle(unit, { ruled }, deleted) {
-  const added = question().added.filter((one) => one !== unit);
-  const kept = question().kept.filter((one) => one !== unit);
-  if (deleted && !ruled.has(unit)) added.push(unit);
-  if (!deleted && ruled.has(unit)) kept.push(unit);
+/** Deletes a unit, or keeps it: whatever the rules say of it, where they haven't been followed yet. */
+export function toggle(unit, { rules: followed, ruled }, deleted) {
+  const { rules, ...asked } = question();
+  const isFollowed = JSON.stringify(rules) === JSON.stringify(followed);
+  const added = asked.added.filter((one) => one !== unit);
+  const kept = asked.kept.filter((one) => one !== unit);
+  if (deleted && !(isFollowed && ruled.has(unit))) added.push(unit);
+  if (!deleted && (isFollowed ? ruled.has(unit) : rules.length)) kept.push(unit);
   change({ added, kept });
 }
 
