@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 from engine.errors import ConfigurationError
 from engine.threads import cores
 
+logger = logging.getLogger(__name__)
+
 AUTO: Final = "auto"
 LOCAL: Final = "local"
 
@@ -31,6 +33,9 @@ _TOLD_SECONDS: Final = 30.0  # of a head that is reached, and may be busy
 _TERMINATED: Final = 128 + signal.SIGTERM
 _LOOK_SECONDS: Final = 0.1
 _MOST_LOOKS: Final = 100
+_MOST_STARTS: Final = 3
+"""Ray gives up a node whose agent takes more than 15 seconds to start (ray-project/ray#65983)."""
+
 _PREFIX: Final = "ns-"
 _LOCK: Final = "neverseen.lock"
 _HOW: Final = (
@@ -85,12 +90,18 @@ def connected(address: str) -> Iterator[ModuleType]:
             _check_node(ray, address)
         stack.callback(ray.shutdown)
         stack.enter_context(_quiet(ray))
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except SystemExit:  # by Ray's own handler, which it puts into the place of ours
-            sigterm.end()
-        except Exception as error:  # a node that doesn't start in time is a bare one
-            raise ConfigurationError(_refusal(address, error)) from error
+        for starts_left in reversed(range(_MOST_STARTS if address == LOCAL else 1)):
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+                break
+            except SystemExit:  # by Ray's own handler, which it puts into the place of ours
+                sigterm.end()
+            except Exception as error:  # a node that doesn't start in time is a bare one
+                if not starts_left:
+                    raise ConfigurationError(_refusal(address, error)) from error
+                logger.warning("The cluster doesn't start, as where a machine is very busy. It is started again.")
+                ray.shutdown()
+                _empty(place)
         sigterm.listen()
         yield ray
 
@@ -127,7 +138,7 @@ def _empty(place: Path) -> None:
     interrupted as it started, it ends none. They would write on, and make the directory anew.
     """
     for _ in range(_MOST_LOOKS):
-        at_work = list(_processes_of(place))
+        at_work = list(processes_of(place))
         for number in at_work:
             with suppress(OSError):
                 os.kill(number, signal.SIGKILL)
@@ -139,7 +150,7 @@ def _empty(place: Path) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _processes_of(place: Path) -> Iterator[int]:
+def processes_of(place: Path) -> Iterator[int]:
     """Numbers of the processes of this session whose command lines name a directory: all of a node's but its workers.
 
     Where the system has no /proc there are none: what Ray itself ends is what ends.

@@ -40,6 +40,6 @@ def documents() -> Documents:
 
 @pytest.fixture(scope="session")
 def configuration(documents: Documents) -> SketchConfiguration:
-    """Blocks of every kind, 24 of them."""
+    """Blocks of every kind, 17 of them."""
     model = ModelConfiguration(vocabulary=documents.vocabulary, width=8, heads=2)
     return SketchConfiguration(model=model, axes=True, pairs=True, anchors=40, directions=48, block=128)

@@ -22,6 +22,7 @@ from torch import Tensor
 from engine.blocks import Job
 from engine.cluster import Cluster
 from engine.configuration import Block
+from engine.connection import processes_of
 from engine.store import File
 from engine.workers import Report
 from engine.workspace import BlockFiles
@@ -54,10 +55,13 @@ class Nodes:
         from ray.cluster_utils import Cluster as Processes
 
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(directory)}
-        self._processes = Processes(
-            initialize_head=True,
-            head_node_args={**head, "_system_config": _LOSS_IS_NOTICED_SOON},
-            shutdown_at_exit=False,
+        self._processes = started(
+            lambda: Processes(
+                initialize_head=True,
+                head_node_args={**head, "_system_config": _LOSS_IS_NOTICED_SOON},
+                shutdown_at_exit=False,
+            ),
+            alone_in=directory,
         )
         self.all: list[Any] = []
         self._odd: list[Any] = []  # with an environment of their own, or GPUs
@@ -76,7 +80,8 @@ class Nodes:
     def add(self, count: int = 1, *, environment: Mapping[str, str] | None = None, gpus: int = 0) -> None:
         """Start nodes, with further variables in their environment, and GPUs that they claim to have."""
         for _ in range(count):
-            node = self._processes.add_node(num_cpus=1, num_gpus=gpus, env_vars=dict(environment or {}))
+            variables = dict(environment or {})
+            node = started(lambda: self._processes.add_node(num_cpus=1, num_gpus=gpus, env_vars=variables))  # noqa: B023
             self.all.append(node)
             if environment or gpus:
                 self._odd.append(node)
@@ -104,6 +109,22 @@ class Nodes:
     def stop(self) -> None:
         """End all."""
         self._processes.shutdown()  # type: ignore[no-untyped-call]
+
+
+def started(start: Callable[[], Result], *, alone_in: Path | None = None) -> Result:
+    """What Ray starts, twice more where it doesn't: it gives a node up whose agent takes longer than 15 seconds.
+
+    Args:
+        start: starts it.
+        alone_in: a directory of nothing else, whose processes are ended before the next start: a head's stay otherwise.
+    """
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            return start()
+        for number in [] if alone_in is None else processes_of(alone_in):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+    return start()
 
 
 def _with_children(numbers: Iterable[int]) -> list[int]:

@@ -8,18 +8,14 @@ import json
 import math
 import os
 import random
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import torch
@@ -51,19 +47,14 @@ from engine.store import Artifact, File, open_artifact
 from engine.tasks import lanes
 from engine.threads import cores
 from engine.workspace import BlockFiles
-from tests.cluster.nodes import HANG_SECONDS, MARK, ROOT, Counted, Nodes, processes, wait_until
+from tests.cluster.commands import BLOCKS, LONG, engine
+from tests.cluster.nodes import HANG_SECONDS, ROOT, Counted, Nodes, processes, wait_until
 from tests.stores import Proxy, bucket_behind
 
 pytestmark = pytest.mark.cluster
 
 TIMES = pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.drill)])
 SEED = 7
-BLOCKS = ("--directions", "384", "--block", "16", "--epochs", "12", "--width", "8", "--heads", "2")
-"""Options of a build of 24 blocks, none of which takes long."""
-
-LONG = ("--epochs", "36")
-"""With which nobody is through before it is interrupted; much longer training diverges."""
-
 BLOCK_SECONDS = 0.1
 """About what a block of the builds takes that lose nodes."""
 
@@ -227,74 +218,6 @@ def test_tasks_that_end_after_nobody_needs_them_say_nothing(
     assert not said
 
 
-@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0)])
-def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(
-    ending: signal.Signals | None, code: int, tmp_path: Path, documents: Documents
-) -> None:
-    (tmp_path / "names.txt").write_text("\n".join(documents.texts))
-    mark = uuid4().hex
-    arguments = ["build", "names.txt", "a", *BLOCKS, *(() if ending is None else LONG), "--cluster", "local"]
-    with engine(*arguments, cwd=tmp_path, **{MARK: mark}) as process:
-        wait_until(lambda: bool(directories(mark)), "the cluster starts")
-        (place,) = directories(mark)
-        if ending is not None:
-            wait_until(lambda: some_are_finished(tmp_path) or process.poll() is not None, "some blocks are there")
-            os.kill(process.pid, ending)
-        said, complained = process.communicate(timeout=HANG_SECONDS)
-    assert (process.returncode, but_silence(complained)) == (code, ""), said + complained
-    assert said.startswith("On a cluster of 1 node: ")
-    assert "Traceback" not in said
-    assert not place.exists()
-    wait_until(lambda: not processes(mark), "all processes end")
-    assert not place.exists()
-    if ending is None:
-        _, bar, last = said.splitlines()[0:3]
-        assert bar.startswith("Sketching")
-        assert last.startswith("a: ")
-    else:
-        assert some_are_finished(tmp_path)
-
-
-@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("started", ["gcs_server", "raylet"])
-def test_a_cluster_that_is_interrupted_as_it_starts_leaves_nothing_behind(
-    started: str, ending: signal.Signals, code: int, tmp_path: Path, documents: Documents
-) -> None:
-    (tmp_path / "names.txt").write_text("\n".join(documents.texts))
-    mark = uuid4().hex
-    with engine("build", "names.txt", "a", "--cluster", "local", cwd=tmp_path, **{MARK: mark}) as process:
-        wait_until(lambda: any(f"/{started} " in command for command in processes(mark).values()), "the cluster starts")
-        (place,) = directories(mark)
-        os.kill(process.pid, ending)
-        said, complained = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == code, said + complained
-    assert "Traceback" not in said + complained
-    assert not place.exists()
-    wait_until(lambda: not processes(mark), "all processes end")
-    assert not place.exists()
-
-
-def test_nobody_else_reaches_the_sockets_of_a_cluster_of_this_machine(tmp_path: Path) -> None:
-    with engine_script(_SHOW_SESSION, cwd=tmp_path) as process:
-        said, complained = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 0, complained
-    session, *modes = said.split()
-    assert session.startswith("/tmp/ns-")
-    assert modes[0] == "0o700"  # of the directory in /tmp, through which all ways lead
-
-
-_SHOW_SESSION = """
-from pathlib import Path
-from engine.cluster import connected
-with connected("local") as ray:
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    ways = [path for path in reversed((session / "sockets", *session.parents, session)) if path.is_relative_to("/tmp")]
-    ways = sorted({path for path in ways if path != Path("/tmp")}, key=lambda path: len(path.parts))
-    assert list((session / "sockets").iterdir())
-    print(session, *(oct(path.stat().st_mode & 0o777) for path in ways))
-"""
-
-
 def test_retrains_that_are_spread_are_those_of_one_machine_to_the_bit(
     cluster: Cluster, alone: Artifact, tmp_path: Path, documents: Documents, configuration: SketchConfiguration
 ) -> None:
@@ -341,9 +264,9 @@ class FullFiles:
         return self.files.find(name)
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> File:
-        """As the files, but for one, when there is another of its kind."""
+        """As the files, but for one, when there is another."""
         if name == self.missing:
-            wait_until(lambda: self.files.find("directions-00001.safetensors") is not None, "another one is there")
+            wait_until(lambda: self.files.find("axes-00000.safetensors") is not None, "another one is there")
             raise ArtifactError(f"{name} can't be written: No space left on device.")
         return self.files.save(name, tensors)
 
@@ -670,57 +593,6 @@ def blocks(url: str) -> int:
 
     found: Sequence[str] = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True).find(url)
     return sum(name.endswith(".safetensors") for name in found)
-
-
-@contextmanager
-def engine(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """``python -m engine`` in a session of its own, which doesn't outlive the block."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "engine", *arguments],
-        cwd=cwd,
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def engine_script(script: str, *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A program in a session of its own, which doesn't outlive the block."""
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def directories(mark: str) -> set[Path]:
-    """Of the clusters of this machine that commands with a mark have started."""
-    return {Path(found) for command in processes(mark).values() for found in re.findall(r"/tmp/ns-\w+", command)}
-
-
-def but_silence(complained: str) -> str:
-    """What a command complained of, but for a cluster that is slow to start, as on a machine that others use."""
-    return "".join(line for line in complained.splitlines(True) if not line.startswith("Nothing has started for "))
-
-
-def some_are_finished(directory: Path) -> bool:
-    """Whether a build of an artifact "a" has finished two blocks at least."""
-    return len(list((directory / "a.partial").glob("directions-*.safetensors"))) >= 2
 
 
 def working(mark: str) -> list[int]:
