@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigurationError
@@ -36,6 +36,8 @@ _MOST_LOOKS: Final = 100
 _MOST_STARTS: Final = 3
 """Ray gives up a node whose agent takes more than 15 seconds to start (ray-project/ray#65983)."""
 
+_PROCESSES: Final = Path("/proc")
+_DIRECTORY: Final = "NEVERSEEN_CLUSTER_DIRECTORY"
 _PREFIX: Final = "ns-"
 _LOCK: Final = "neverseen.lock"
 _HOW: Final = (
@@ -80,7 +82,8 @@ def connected(address: str) -> Iterator[ModuleType]:
         if address == LOCAL:
             place = stack.enter_context(private_directory(_short_place()))
             options |= {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": str(place / "r")}
-            stack.enter_context(_environment(_OF_OUR_CLUSTERS | {"RAY_AUTH_TOKEN": _token()}))
+            variables = {"RAY_AUTH_TOKEN": _token(), _DIRECTORY: str(place)}
+            stack.enter_context(_environment(_OF_OUR_CLUSTERS | variables))
         ray = load_ray()
         if ray.is_initialized():
             yield ray  # whoever connected this process ends that, too
@@ -90,20 +93,30 @@ def connected(address: str) -> Iterator[ModuleType]:
             _check_node(ray, address)
         stack.callback(ray.shutdown)
         stack.enter_context(_quiet(ray))
-        for starts_left in reversed(range(_MOST_STARTS if address == LOCAL else 1)):
+        for starts_left in reversed(range(_MOST_STARTS if address == LOCAL and _PROCESSES.is_dir() else 1)):
             try:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+                _start(ray, sigterm, options)
                 break
-            except SystemExit:  # by Ray's own handler, which it puts into the place of ours
-                sigterm.end()
-            except Exception as error:  # a node that doesn't start in time is a bare one
-                if not starts_left:
+            except Exception as error:
+                is_late = type(error) is Exception  # as Ray's own of a node that takes too long
+                if not is_late and not isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+                    raise
+                if not is_late or not starts_left:
                     raise ConfigurationError(_refusal(address, error)) from error
-                logger.warning("The cluster doesn't start, as where a machine is very busy. It is started again.")
+                logger.warning("The cluster hasn't started in time: the machine may be very busy. It is started again.")
                 ray.shutdown()
                 _empty(place)
-        sigterm.listen()
         yield ray
+
+
+def _start(ray: ModuleType, sigterm: _Sigterm, options: Mapping[str, object]) -> None:
+    """Connect, or start a cluster; Ray puts a handler of its own into the place of ours."""
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except SystemExit:  # by that one
+        sigterm.end()
+    finally:
+        sigterm.listen()
 
 
 @contextmanager
@@ -132,13 +145,13 @@ def private_directory(parent: Path) -> Iterator[Path]:
 
 
 def _empty(place: Path) -> None:
-    """Remove all but the lock, and end the processes that work there.
+    """Remove all but the lock, and end the processes that work there; what is left after ten seconds stays.
 
     `ray.shutdown` waits a second for its processes to end, and for their children not at all; and where Ray was
     interrupted as it started, it ends none. They would write on, and make the directory anew.
     """
     for _ in range(_MOST_LOOKS):
-        at_work = list(processes_of(place))
+        at_work = list(_processes_of(place))
         for number in at_work:
             with suppress(OSError):
                 os.kill(number, signal.SIGKILL)
@@ -150,17 +163,16 @@ def _empty(place: Path) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def processes_of(place: Path) -> Iterator[int]:
-    """Numbers of the processes of this session whose command lines name a directory: all of a node's but its workers.
+def _processes_of(place: Path) -> Iterator[int]:
+    """Numbers of the processes that were started in the environment of a cluster.
 
     Where the system has no /proc there are none: what Ray itself ends is what ends.
     """
-    wanted, session = os.fsencode(place), os.getsid(0)
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    wanted = f"{_DIRECTORY}={place}".encode()
+    for path in _PROCESSES.glob("[0-9]*/environ"):
         with suppress(OSError):  # it has just ended, or isn't ours
-            number = int(path.parent.name)
-            if wanted in path.read_bytes() and os.getsid(number) == session:
-                yield number
+            if wanted in path.read_bytes().split(b"\0"):
+                yield int(path.parent.name)
 
 
 def _short_place() -> Path:
@@ -188,15 +200,21 @@ class _Sigterm:
     came = False
 
     def listen(self) -> None:
-        """From now on; again, where others have put a handler into the place of this one. Only the main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.end)
+        """Be what SIGTERM calls: again, where others have put themselves into the place. Not, where it came already."""
+        if not self.came:
+            _on_sigterm(self.end)
 
     def end(self, *_: object) -> NoReturn:
-        """It came."""
+        """End the process, deaf to any further SIGTERM."""
         self.came = True
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _on_sigterm(signal.SIG_IGN)
         raise SystemExit(_TERMINATED)
+
+
+def _on_sigterm(handler: Any) -> None:
+    """Have SIGTERM do something, as the main thread alone may say: nothing is changed on another."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
@@ -211,8 +229,7 @@ def _ended_by_sigterm() -> Iterator[_Sigterm]:
             raise SystemExit(_TERMINATED) from None
         raise
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        _on_sigterm(before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager

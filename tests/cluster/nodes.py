@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -22,10 +23,11 @@ from torch import Tensor
 from engine.blocks import Job
 from engine.cluster import Cluster
 from engine.configuration import Block
-from engine.connection import processes_of
 from engine.store import File
 from engine.workers import Report
 from engine.workspace import BlockFiles
+
+logger = logging.getLogger(__name__)
 
 ROOT: Final = Path(__file__).parent.parent.parent
 MARK: Final = "NEVERSEEN_TESTS_MARK"
@@ -61,7 +63,7 @@ class Nodes:
                 head_node_args={**head, "_system_config": _LOSS_IS_NOTICED_SOON},
                 shutdown_at_exit=False,
             ),
-            alone_in=directory,
+            is_head=True,
         )
         self.all: list[Any] = []
         self._odd: list[Any] = []  # with an environment of their own, or GPUs
@@ -111,19 +113,22 @@ class Nodes:
         self._processes.shutdown()  # type: ignore[no-untyped-call]
 
 
-def started(start: Callable[[], Result], *, alone_in: Path | None = None) -> Result:
+def started(start: Callable[[], Result], *, is_head: bool = False) -> Result:
     """What Ray starts, twice more where it doesn't: it gives a node up whose agent takes longer than 15 seconds.
 
     Args:
-        start: starts it.
-        alone_in: a directory of nothing else, whose processes are ended before the next start: a head's stay otherwise.
+        start: starts it, in a marked environment.
+        is_head: nothing else runs there, and what is left of a start is ended: it wouldn't end by itself.
     """
     for _ in range(2):
-        with contextlib.suppress(Exception):
+        try:
             return start()
-        for number in [] if alone_in is None else processes_of(alone_in):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+        except Exception as error:  # noqa: BLE001 - Ray's own is a bare one
+            logger.warning("Ray hasn't started: %s", error)
+        while is_head and (left := processes(os.environ[MARK])):
+            for number in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
     return start()
 
 
@@ -217,7 +222,7 @@ class CountedFiles:
     Attributes:
         files: where they lie.
         log: directory with a file for each worker process.
-        held: says, while it is there, how many may be saved: further ones wait, and those that come at the same moment.
+        held: says, while it is there, how many may be saved: further ones wait, but for one that comes at that moment.
     """
 
     files: BlockFiles

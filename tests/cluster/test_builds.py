@@ -134,15 +134,16 @@ def test_nodes_that_are_killed_cost_their_blocks_only(
     for number in range(times):
         nodes.keep(2)
         place, done = Counted(connection, tmp_path / f"log-{number}"), list[int]()
+        moment = moments.randrange(len(expected) - 3)  # of all blocks, so that there is another one for each node
+        is_certain = number % 2 == 0  # that a block is lost; else the kill may come as one is saved
+        place.hold(moment if is_certain else len(expected))
 
-        moment = moments.randrange(len(expected) - 3)  # of all blocks, so that each node is at another one
-        place.hold(moment)
-
-        def kill(place: Counted = place, moment: int = moment) -> None:
+        def kill(place: Counted = place, moment: int = moment, is_certain: bool = is_certain) -> None:
             try:
                 wait_until(lambda: place.count("saved").total() >= moment, f"{moment} blocks are finished")
                 wait_until(
-                    lambda: place.count("begun").total() == place.count("saved").total() + 2, "each node is at a block"
+                    lambda: not is_certain or place.count("begun").total() == place.count("saved").total() + 2,
+                    "each node is at a block",
                 )
                 time.sleep(moments.random() * BLOCK_SECONDS)
                 nodes.kill(moments.randrange(2))
@@ -161,8 +162,10 @@ def test_nodes_that_are_killed_cost_their_blocks_only(
         killer.join()
         assert built.manifest.files == expected
         begun, saved = place.count("begun"), place.count("saved")
-        assert saved.keys() == begun.keys() == expected.keys() - {"parameters.safetensors"}
-        assert begun.total() == len(begun) + 1, begun  # a node works on one block at a time
+        assert begun.keys() == expected.keys() - {"parameters.safetensors"}
+        assert len(saved) >= len(begun) - 1  # one may be saved, and its node killed before it is noted
+        lost = begun.total() - len(begun)
+        assert lost == 1 if is_certain else lost <= 1, begun  # a node works on one block at a time
         assert max(done) == done[-1] == total
 
 
@@ -210,7 +213,6 @@ def test_tasks_that_end_after_nobody_needs_them_say_nothing(
     long = dataclasses.replace(configuration, training=dataclasses.replace(configuration.training, epochs=5_000))
     with pytest.raises(KeyboardInterrupt) as caught:
         cluster.retrain(documents, long, [(1,), (2,)], progress=interrupt)
-    assert working(mark)
     wait_until(lambda: not working(mark), "the nodes stop to work")
     del caught  # which had what Ray refers to the results with
     gc.collect()

@@ -29,7 +29,7 @@ def test_a_cluster_of_this_machine_leaves_nothing_behind_however_it_ends(
         place = directory(mark)
         if ending is not None:
             wait_until(lambda: some_are_finished(tmp_path) or process.poll() is not None, "some blocks are there")
-            os.kill(process.pid, ending)
+            process.send_signal(ending)
         said, complained = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, but_silence(complained)) == (code, ""), said + complained
     assert said.startswith("On a cluster of 1 node: ")
@@ -55,7 +55,7 @@ def test_a_cluster_that_is_interrupted_as_it_starts_leaves_nothing_behind(
     with engine("build", "names.txt", "a", "--cluster", "local", cwd=tmp_path, **{MARK: mark}) as process:
         wait_until(lambda: any(f"/{started} " in command for command in processes(mark).values()), "the cluster starts")
         place = directory(mark)
-        os.kill(process.pid, ending)
+        process.send_signal(ending)
         said, complained = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == code, said + complained
     assert "Traceback" not in said + complained
@@ -78,7 +78,7 @@ def test_a_cluster_of_this_machine_that_starts_too_slowly_is_started_again(
     with engine("build", "names.txt", "a", *BLOCKS, "--cluster", "local", cwd=tmp_path, **variables) as process:
         said, complained = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, said + complained
-    assert complained.startswith("The cluster doesn't start, as where a machine is very busy. It is started again.")
+    assert complained.startswith("The cluster hasn't started in time: the machine may be very busy.")
     assert open_artifact(tmp_path / "a").manifest.files
     wait_until(lambda: not processes(mark), "all processes end")
     assert not slow.exists()
@@ -129,7 +129,7 @@ def directory(mark: str) -> Path:
 
 def but_silence(complained: str) -> str:
     """What a command complained of, but for a cluster that is slow to start, as on a machine that others use."""
-    slow = ("Nothing has started for ", "The cluster doesn't start")
+    slow = ("Nothing has started for ", "The cluster hasn't started in time")
     return "".join(line for line in complained.splitlines(True) if not line.startswith(slow))
 
 

@@ -317,20 +317,37 @@ class Cluster:
     def hanging(self) -> Iterator[None]:
         """Meanwhile it does nothing, and says nothing: connections stay open, and new ones are never answered."""
         pid = int((self.directory / "data" / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        processes = [pid, *map(int, children)]
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
+        _hold(pid)  # first, so that there are no further children
+        children = list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        processes = [pid, *children]
+        for child in children:
+            _hold(child)
         try:
             yield
         finally:
             for process in processes:
-                os.kill(process, signal.SIGCONT)
+                with suppress(ProcessLookupError):  # a child that had ended before it was held
+                    os.kill(process, signal.SIGCONT)
 
     def _program(self, name: str, *arguments: str) -> None:
         # PostgreSQL refuses to run as root.
         user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         subprocess.run([*user, self._programs / name, *arguments], cwd=self.directory, check=True, capture_output=True)
+
+
+def _hold(process: int) -> None:
+    """Stop a process; when this returns, it does nothing."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGSTOP)
+    wait_until(lambda: _state(process) in "TtZX", "it stops")
+
+
+def _state(process: int) -> str:
+    """Of a process, one letter; X where there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def postgresql_programs() -> Path | None:

@@ -118,7 +118,8 @@ export function follow(asked, about, sketches, problem) {
     bySubject.hidden = bySubject.disabled = !known.dataset.has_subjects;
     if (bySubject.hidden && $("search-by").value === "subject") $("search-by").value = "contains";
   }
-  if (before !== now) { // what is found there is of another dataset
+  if (before !== now) { // what is found there, and what rules take there, is of another dataset
+    selection = NOTHING;
     searching.stop();
     show($("found"));
   }

@@ -44,9 +44,9 @@ export function deletion(asked, { units, refusals }) {
 }
 
 /** Deletes a unit, or keeps it: whatever the rules say of it, where they haven't been followed yet. */
-export function toggle(unit, { rules: followed, ruled }, deleted) {
+export function toggle(unit, { rules: followed, ruled, refusals }, deleted) {
   const { rules, ...asked } = question();
-  const isFollowed = JSON.stringify(rules) === JSON.stringify(followed);
+  const isFollowed = JSON.stringify(rules) === JSON.stringify(followed) && refusals.every((one) => one === UNREADABLE);
   const added = asked.added.filter((one) => one !== unit);
   const kept = asked.kept.filter((one) => one !== unit);
   if (deleted && !(isFollowed && ruled.has(unit))) added.push(unit);
