@@ -164,15 +164,16 @@ def _empty(place: Path) -> None:
 
 
 def _processes_of(place: Path) -> Iterator[int]:
-    """Numbers of the processes that were started in the environment of a cluster.
+    """Numbers of Ray's processes that were started in the environment of a cluster: not of others that we started.
 
     Where the system has no /proc there are none: what Ray itself ends is what ends.
     """
-    wanted = f"{_DIRECTORY}={place}".encode()
-    for path in _PROCESSES.glob("[0-9]*/environ"):
+    mark, name = f"{_DIRECTORY}={place}".encode(), os.fsencode(place)
+    for process in _PROCESSES.glob("[0-9]*"):
         with suppress(OSError):  # it has just ended, or isn't ours
-            if wanted in path.read_bytes().split(b"\0"):
-                yield int(path.parent.name)
+            command = (process / "cmdline").read_bytes()
+            if (name in command or command.startswith(b"ray::")) and mark in (process / "environ").read_bytes():
+                yield int(process.name)
 
 
 def _short_place() -> Path:

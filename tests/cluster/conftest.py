@@ -20,7 +20,7 @@ def mark() -> Iterator[str]:
     """Ray's environment; of what inherits the mark nothing listens beyond this machine, or is left at the end."""
     with marked_environment() as mark:
         yield mark
-    wait_until(lambda: not processes(mark), "all processes of the cluster end", seconds=60)
+    wait_until(lambda: not processes(mark), "all processes of the cluster end")
 
 
 @pytest.fixture(scope="module")

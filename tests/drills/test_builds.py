@@ -119,7 +119,7 @@ def test_a_build_that_is_killed_leaves_nothing_half_done_and_its_rerun_finishes_
             begun(process, settings)
             time.sleep(undisturbed.seconds * (number + moments.random()) / times)
             process.kill()
-            wait_until(lambda: not process.orphans(), "the workers notice that the build is gone", seconds=20)
+            wait_until(lambda: not process.orphans(), "the workers notice that the build is gone")
         registered = versions(settings)  # which opens them
         unfinished += not registered
         finished = [path for path in settings.artifacts_dir.glob("*/*") if path.suffix != ".partial"]

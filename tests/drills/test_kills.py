@@ -203,7 +203,7 @@ def test_what_a_killed_service_answered_is_true_and_on_record_and_the_next_one_g
             earlier += asking.asked
             check_audit(served, earlier)
             killed.append(service.process)
-        wait_until(lambda: not any(process.orphans() for process in killed), "processes that retrain end", seconds=30)
+        wait_until(lambda: not any(process.orphans() for process in killed), "processes that retrain end")
     kinds = {one.request.path.split("/")[1] for one in earlier if one.response is not None}
     assert kinds == {"predict", "datasets", "sketches"}  # or the kills came too early to show anything
     with serving(served, tmp_path / "last.log") as service:

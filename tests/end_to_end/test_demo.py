@@ -174,7 +174,7 @@ def test_the_demo_prints_the_address_of_its_page_and_opens_it_where_there_is_a_s
             with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
                 assert until(lambda: ready(client), seconds=60)
                 assert "Neverseen" in client.get("/").text
-            assert until(opened.exists, seconds=10 if screen else 0.5) is screen
+            assert until(opened.exists, seconds=60 if screen else 0.5) is screen
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=20)
