@@ -62,7 +62,7 @@ browser: $(INSTALLED) ## what the explorer's tests need: Chromium and axe-core; 
 	    npm install --prefix $(VENV)/axe --loglevel error --no-audit --no-fund --ignore-scripts $(AXE) >/dev/null; \
 	}
 
-test-cluster: $(INSTALLED) ## builds and serving on Ray: several nodes on this machine, killed meanwhile; six or seven minutes
+test-cluster: $(INSTALLED) ## builds and serving on Ray: several nodes on this machine, killed meanwhile; about six minutes
 	$(BIN)/pytest --quiet -m 'cluster and not drill'
 
 drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; a quarter of an hour

@@ -6,10 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-
-from tests.cluster.nodes import ROOT
 
 BLOCKS = ("--directions", "384", "--block", "16", "--epochs", "12", "--width", "8", "--heads", "2")
 """Options of a build of 24 blocks, none of which takes long."""
@@ -19,10 +17,10 @@ LONG = ("--epochs", "36")
 
 
 @contextmanager
-def engine(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """``python -m engine`` in a session of its own, which doesn't outlive the block."""
+def python(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """``python ARGUMENTS`` in a session of its own, which doesn't outlive the block."""
     with subprocess.Popen(
-        [sys.executable, "-m", "engine", *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
@@ -36,19 +34,6 @@ def engine(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.
             process.kill()
 
 
-@contextmanager
-def engine_script(script: str, *, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A program in a session of its own, which doesn't outlive the block."""
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def engine(*arguments: str, cwd: Path, **variables: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """``python -m engine ARGUMENTS``, likewise."""
+    return python("-m", "engine", *arguments, cwd=cwd, **variables)

@@ -163,7 +163,7 @@ def test_nodes_that_are_killed_cost_their_blocks_only(
         assert built.manifest.files == expected
         begun, saved = place.count("begun"), place.count("saved")
         assert begun.keys() == expected.keys() - {"parameters.safetensors"}
-        assert len(saved) >= len(begun) - 1  # one may be saved, and its node killed before it is noted
+        assert len(saved) >= len(begun) - (not is_certain)  # one may be saved, and its node killed before it is noted
         lost = begun.total() - len(begun)
         assert lost == 1 if is_certain else lost <= 1, begun  # a node works on one block at a time
         assert max(done) == done[-1] == total

@@ -12,7 +12,7 @@ import pytest
 
 from engine.documents import Documents
 from engine.store import open_artifact
-from tests.cluster.commands import BLOCKS, LONG, engine, engine_script
+from tests.cluster.commands import BLOCKS, LONG, engine, python
 from tests.cluster.nodes import HANG_SECONDS, MARK, ROOT, processes, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -94,7 +94,7 @@ if any(argument.endswith("dashboard/agent.py") for argument in sys.orig_argv):
 
 
 def test_nobody_else_reaches_the_sockets_of_a_cluster_of_this_machine(tmp_path: Path) -> None:
-    with engine_script(_SHOW_SESSION, cwd=tmp_path) as process:
+    with python("-c", _SHOW_SESSION, cwd=tmp_path, PYTHONPATH=str(ROOT)) as process:
         said, complained = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, complained
     session, *modes = said.split()
