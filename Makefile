@@ -17,6 +17,8 @@ FIDES_PYTHON ?= python3.12 python3.11 python3
 AXE := axe-core@4.14.1
 BROWSERS := chromium chromium-browser google-chrome
 SUDO ?= sudo
+# Of the slow network over which the drills try the explorer once more.
+SEED ?= 1
 # A catalog for the checks of the migrations.
 SCRATCH := $(VENV)/scratch.sqlite
 ON_SCRATCH := NEVERSEEN_DATABASE_URL=sqlite:///$(SCRATCH)
@@ -67,6 +69,7 @@ test-cluster: $(INSTALLED) ## builds and serving on Ray: several nodes on this m
 
 drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; a quarter of an hour
 	$(BIN)/pytest --quiet -m drill
+	SLOW_NETWORK=$(SEED) $(BIN)/pytest --quiet --numprocesses 3 --dist worksteal tests/explorer
 
 test-fides: $(INSTALLED) $(FIDES)/.installed ## the real Fides calls the service, which is killed meanwhile; needs redis-server and PostgreSQL
 	$(BIN)/pytest --quiet -m 'drill or not drill' tests/fides tests/end_to_end/fides

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import httpx
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, Page
 
 from tests.explorer.services import Service
+
+_WAIT_SECONDS: Final = 30  # of a busy machine
 
 CURVE = [step / 10 for step in range(11)]
 """The downweights that the page asks for."""
@@ -39,8 +42,8 @@ def units_of(service: Service, rule: Mapping[str, Any], *, dataset: str = "censu
 def values(place: Locator) -> list[float]:
     """The numbers that a part of the page shows, as exactly as it has them, having compared them with what is read."""
     found = []
-    for one in place.locator("data").all():
-        exact, read = float(one.get_attribute("value") or "nan"), one.text_content() or ""
+    for value, read in place.locator("data").evaluate_all("all => all.map(one => [one.value, one.textContent])"):
+        exact = float(value)
         number, percent = re.fullmatch(r"([+−]?[\d,.]+)(%?)", read).groups()  # type: ignore[union-attr]
         decimals = len(number.partition(".")[2])
         shown = float(number.replace("−", "-").replace(",", "")) / (100 if percent else 1)
@@ -48,3 +51,23 @@ def values(place: Locator) -> list[float]:
         assert abs(shown - exact) <= max(tolerance, 0.005 * abs(exact)), f"{read!r} isn't {exact!r}"
         found.append(exact)
     return found
+
+
+def expect_values(place: Locator, expected: object, *, among: slice = slice(None)) -> None:
+    """Wait until the numbers that a part of the page shows are these.
+
+    Args:
+        place: the part.
+        expected: a list, or an approximate one of pytest's.
+        among: which of the numbers are compared; all of them, where it isn't said.
+    """
+    eventually(place.page, lambda: values(place)[among] == expected)
+    assert values(place)[among] == expected
+
+
+def eventually(page: Page, happens: Callable[[], bool]) -> bool:
+    """Whether something happens in time to a page, which goes on meanwhile."""
+    end = time.monotonic() + _WAIT_SECONDS
+    while not (happened := happens()) and time.monotonic() < end:
+        page.wait_for_timeout(20)
+    return happened

@@ -1,6 +1,8 @@
 """A browser that watches its pages: what a page of ours never does is a fault, and axe-core says what is inaccessible.
 
 The browser is the system's own Chromium, or the one that CHROMIUM names; `make browser` installs it, and axe-core.
+Where SLOW_NETWORK names a seed, answers come late and in an order that it draws: a test that passes there waits for
+what it reads.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import re
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +49,7 @@ _ARGUMENTS: Final = (
 )
 
 _WAIT_MS: Final = 30_000  # for an element, or a page; a busy machine is slow
+_SLOWEST_MS: Final = 2_000  # of answers, where SLOW_NETWORK is set
 _SETTLE_SECONDS: Final = 2.0
 _REFUSAL_SECONDS: Final = 30.0  # for one that is expected
 _REFUSED: Final = 400
@@ -62,6 +66,31 @@ addEventListener("securitypolicyviolation", event =>
 """
 
 _NEXT_TURN: Final = "() => new Promise(done => setTimeout(done))"
+
+_SLOW_NETWORK: Final = """
+(seed, slowest) => {
+    let state = seed;
+    const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+    const ask = window.fetch;
+    Object.assign(window, {lost: 0, underWay: 0});
+    window.fetch = async (resource, options) => {
+        window.underWay += 1;
+        try {
+            const [wait, lost] = [slowest * random() ** 2, random() < window.lost];
+            const answer = await ask(resource, options);
+            await answer.clone().arrayBuffer();
+            await new Promise((resolve, reject) => {
+                setTimeout(resolve, wait);
+                options?.signal?.addEventListener("abort", () => reject(options.signal.reason));
+            });
+            if (lost) throw new TypeError("lost");
+            return answer;
+        } finally {
+            setTimeout(() => (window.underWay -= 1), 50);
+        }
+    };
+}
+"""
 
 _RUN_AXE: Final = """
 async () => (await axe.run(document, {resultTypes: ["violations"]})).violations.map(one => ({
@@ -234,6 +263,11 @@ def _wait_for_turn(page: Page) -> None:
             page.wait_for_timeout(10)
 
 
+def _mixed(seed: int) -> int:
+    """The seed, other in every test."""
+    return zlib.crc32(f"{seed} {os.environ.get('PYTEST_CURRENT_TEST')}".encode())
+
+
 def _origin_of(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
@@ -268,12 +302,27 @@ def watched_page(
     try:
         context.set_default_timeout(_WAIT_MS)
         watch = Watch(context, origin, expected_statuses)
+        if seed := os.environ.get("SLOW_NETWORK"):
+            slow_network(context, _mixed(int(seed)), slowest_ms=_SLOWEST_MS)
         yield context.new_page()
         watch.settle(context)
         faults = list(watch.faults)  # closing gives up requests
     finally:
         context.close()
     assert not faults, "the page did what it mustn't:\n  " + "\n  ".join(faults)
+
+
+def slow_network(of: BrowserContext | Page, seed: int, *, slowest_ms: float) -> None:
+    """Let answers come later, each by a time of its own, and so in another order.
+
+    The window's `lost` is the share of them that is lost, at first none, and `underWay` how many are waited for.
+
+    Args:
+        of: whose pages, from their next addresses on.
+        seed: of the times.
+        slowest_ms: that an answer waits at most; half of them wait less than a quarter of it.
+    """
+    of.add_init_script(f"({_SLOW_NETWORK})({seed}, {slowest_ms})")
 
 
 # What is checked

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.explorer.api import asked, predicted, values
+from tests.explorer.api import asked, expect_values, predicted
 from tests.explorer.services import Service
 
 LOSS = {"kind": "loss", "text": "max"}
@@ -19,15 +21,18 @@ def test_units_stand_in_both_directions_with_the_numbers_of_the_api(page: Page, 
     expect(tables).to_have_count(2)
     for table, direction in zip(tables.all(), ("raising", "lowering"), strict=True):
         units = answer[direction]
-        assert [box.get_attribute("value") for box in table.locator("input").all()] == [one["unit"] for one in units]
+        boxes = table.locator("input")
+        expect(boxes).to_have_count(len(units))
+        for box, one in zip(boxes.all(), units, strict=True):
+            expect(box).to_have_attribute("value", one["unit"])
         exact = answer["estimator"] == "retrained"
         expected = [
             number
             for one in units
             for number in (one["change"], *(() if exact else (end - answer["baseline"] for end in one["interval"])))
         ]
-        assert values(table) == pytest.approx(expected, abs=1e-12)
-        assert table.locator("svg.bar .interval").count() == len(units)
+        expect_values(table, pytest.approx(expected, abs=1e-12))
+        expect(table.locator("svg.bar .interval")).to_have_count(len(units))
 
 
 def test_a_click_adds_a_unit_to_what_is_deleted_and_the_answer_follows(page: Page, service: Service) -> None:
@@ -42,7 +47,7 @@ def test_a_click_adds_a_unit_to_what_is_deleted_and_the_answer_follows(page: Pag
     [prediction] = predicted(service, {"units": units}, LOSS)
     expect(page.locator("#answers .verdict data").nth(1)).to_have_attribute("value", str(prediction["estimate"]))
     expect(page.locator("#count")).to_contain_text(f"{len(units)} units")
-    assert f"add={unit}" in page.url
+    expect(page).to_have_url(re.compile(f"add={unit}"))
     page.locator(f"#influences input[value='{unit}']").uncheck()
     [before] = predicted(service, {"subset": "has-x"}, LOSS)
     expect(page.locator("#answers .verdict data").nth(1)).to_have_attribute("value", str(before["estimate"]))
@@ -64,7 +69,7 @@ def test_of_several_measurements_one_is_chosen_and_a_distribution_is_none(page: 
     answer = asked(service, "/attributions", body)
     page.locator("#influence-measurement").select_option("1")
     expect(page.locator("#influences input").first).to_have_attribute("value", answer["raising"][0]["unit"])
-    assert values(page.locator("#influences table").first)[0] == answer["raising"][0]["change"]
+    expect_values(page.locator("#influences table").first, [answer["raising"][0]["change"]], among=slice(1))
 
 
 def test_intervals_that_hold_zero_are_drawn_across_it(page: Page, service: Service) -> None:
@@ -85,6 +90,6 @@ def test_which_measurement_units_are_compared_by_is_in_the_address(page: Page) -
     page.goto("/#/ask?sketch=names&loss=max&loss=zoe")
     page.locator("#influence-measurement").select_option("1")
     expect(page.locator("#influences input").first).to_be_visible()
-    assert "of=1" in page.url
+    expect(page).to_have_url(re.compile("of=1"))
     page.reload()
     expect(page.locator("#influence-measurement")).to_have_value("1")

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.app.conftest import until
+from tests.explorer.browser import slow_network
 from tests.explorer.services import Service
 
 _SLOWEST_MS: Final = 400
@@ -24,31 +25,6 @@ _LOST: Final = 0.15
 _ACTS: Final = 30
 _MOST_TRIES: Final = 4  # of all that was refused: what is asked then may have been in the way of more
 _RETRAIN_SECONDS: Final = 180.0
-
-_SLOW_NETWORK: Final = """
-(seed, slowest) => {
-    let state = seed;
-    const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
-    const ask = window.fetch;
-    Object.assign(window, {lost: 0, underWay: 0});
-    window.fetch = async (resource, options) => {
-        window.underWay += 1;
-        try {
-            const [wait, lost] = [slowest * random() ** 2, random() < window.lost];
-            const answer = await ask(resource, options);
-            await answer.clone().arrayBuffer();
-            await new Promise((resolve, reject) => {
-                setTimeout(resolve, wait);
-                options?.signal?.addEventListener("abort", () => reject(options.signal.reason));
-            });
-            if (lost) throw new TypeError("lost");
-            return answer;
-        } finally {
-            setTimeout(() => (window.underWay -= 1), 50);
-        }
-    };
-}
-"""
 
 _ACT: Final = """
 ({go, back, type, click, which}) => {
@@ -189,7 +165,7 @@ def _settle(page: Page) -> None:
 
 @pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.drill) for seed in range(2, 24))])
 def test_a_page_shows_what_a_new_one_shows_at_its_address(page: Page, verified: str, seed: int) -> None:
-    page.add_init_script(f"({_SLOW_NETWORK})({seed}, {_SLOWEST_MS})")
+    slow_network(page, seed, slowest_ms=_SLOWEST_MS)
     page.goto("/#/ask?sketch=names")
     draw = random.Random(seed)
     done = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,19 +53,16 @@ def test_evidence_is_read_printed_and_downloaded_as_it_was_signed(page: Page, se
     request = completed(service, NAMES.texts[8])
     page.goto("/#/requests")
     page.get_by_role("button", name=request["caller_id"]).click()
-    assert f"request={request['id']}" in page.url
+    expect(page).to_have_url(re.compile(f"request={request['id']}"))
     sheet = page.frame_locator("iframe.sheet")
     expect(sheet.locator("h1")).to_have_text("Evidence on a request to delete")
     expect(sheet.locator("body")).to_contain_text(request["caller_id"])
-    styled = page.locator("iframe.sheet").element_handle()
-    frame = styled.content_frame() if styled else None
-    assert frame is not None
-    assert frame.evaluate("() => getComputedStyle(document.querySelector('.verdict')).borderLeftStyle") == "solid"
+    expect(sheet.locator(".verdict").first).to_have_css("border-left-style", "solid")
     page.evaluate(
         "() => { document.querySelector('iframe.sheet').contentWindow.print = () => { window.printed = true; } }"
     )
     page.get_by_role("button", name="Print").click()
-    assert page.evaluate("() => window.printed")
+    page.wait_for_function("() => window.printed")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename == f"evidence-{request['id']}.json"
@@ -111,7 +109,7 @@ def test_late_ones_and_states_are_picked_out(own_page: Page, own_service: Servic
     expect(rows).to_have_count(1)
     rows.first.get_by_role("button").click()
     expect(page.locator("#request")).to_contain_text("nobody is known by these identities")
-    assert done["caller_id"] not in (page.locator("#requests-list").text_content() or "")
+    expect(page.locator("#requests-list")).not_to_contain_text(done["caller_id"])
 
 
 def test_the_next_deadline_comes_first_where_it_is_chosen_and_a_page_of_the_list_has_an_address(
@@ -132,23 +130,23 @@ def test_the_next_deadline_comes_first_where_it_is_chosen_and_a_page_of_the_list
     page.locator("#requests-form").get_by_role("button", name="Show").click()
     expect(page.locator("#requests-list")).to_contain_text("the next deadline first")
     expect(page.locator(ids).first).to_contain_text("r-24")
-    assert "order=deadline" in page.url
+    expect(page).to_have_url(re.compile("order=deadline"))
     page.get_by_role("button", name="Later").click()
     expect(page.locator(ids).last).to_contain_text("later")
     expect(page.locator(ids).first).to_contain_text("r-04")
-    assert "from=21" in page.url
+    expect(page).to_have_url(re.compile("from=21"))
     page.reload()
     expect(page.locator(ids).first).to_contain_text("r-04")
     expect(page.get_by_label("First")).to_have_value("deadline")
     page.get_by_role("button", name="Sooner").click()
     expect(page.locator(ids).first).to_contain_text("r-24")
-    assert "from=" not in page.url
+    expect(page).not_to_have_url(re.compile("from="))
     page.goto("/#/requests?order=deadline&from=81")  # written when there were more
     expect(page.locator(ids).first).to_contain_text("r-04")
-    assert "from=21" in page.url
+    expect(page).to_have_url(re.compile("from=21"))
     page.goto("/#/requests?order=size&state=cancelled&from=21")
     expect(page.locator("#requests-list")).to_contain_text("There is no such request.")
-    assert "order" not in page.url
+    expect(page).not_to_have_url(re.compile("order"))
 
 
 @pytest.mark.parametrize(
