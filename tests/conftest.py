@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -13,6 +14,10 @@ from hypothesis import settings
 # What a command prints is as wide as each test says: a width that the environment has when `rich` is imported, such as
 # the one that workers of pytest-xdist get, would stay for ever.
 os.environ.pop("COLUMNS", None)
+
+# A shell's background jobs ignore an interrupt, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tensors of the tests are tiny: threads would only wait for each other, above all where others use the machine.
 torch.set_num_threads(1)

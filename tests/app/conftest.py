@@ -336,7 +336,7 @@ def lasting_service(lasting_settings: Settings, lasting_sketch: str) -> Iterator
         yield client
 
 
-def until(happens: Callable[[], bool], *, seconds: float = 20) -> bool:
+def until(happens: Callable[[], bool], *, seconds: float = 60) -> bool:
     """Whether something happens in time, looked at again and again."""
     end = time.monotonic() + seconds
     while not (happened := happens()) and time.monotonic() < end:

@@ -46,7 +46,7 @@ from app.settings import Settings
 from engine.errors import ConfigurationError
 
 HEAD_SECONDS, REQUEST_SECONDS = 0.8, 1.6
-SOON = 3.0  # seconds by which a loaded machine may be late
+SOON = 30.0  # seconds by which a loaded machine may be late
 PLACES = 5
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
 LARGE_BYTES = 32 * 2**20
@@ -169,11 +169,11 @@ def running(app: ASGIApp, tls: ssl.SSLContext | None = None, **given: Any) -> It
         yield server
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -2,14 +2,21 @@
 
 Both serve the same catalog at the same time, the sharded one from two shards on a Ray cluster of this machine, and are
 asked the same in turn: repeated measurements, whose tables the front keeps, and new ones, which the shards measure. The
-ratios of the medians of a round are what compares. Nothing here passes or fails.
+ratios of the medians of a round are what compares. Then a shard is killed while new measurements are asked one after
+the other: how long the longest answer took, how long some were refused, and when they were of all shards again. Nothing
+here passes or fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import signal
 import statistics
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,11 +26,13 @@ from rich.console import Console
 
 from engine import bench
 from engine.bench import Figure
-from tests.benchmarks.load import connections, latencies
-from tests.benchmarks.service import Options, build, new_measurements, questions, served
+from tests.benchmarks.load import AnswerError, connections, latencies
+from tests.benchmarks.service import Options, Served, build, new_measurements, questions, served
+from tests.cluster.nodes import replica
 
 TARGET: Final = 2.0
 _ALONE: Final = "in one process"
+_OUTAGE_SECONDS: Final = 120.0
 
 
 def measure(ports: dict[str, int], options: Options) -> list[Figure]:
@@ -63,6 +72,40 @@ def measure(ports: dict[str, int], options: Options) -> list[Figure]:
     return figures
 
 
+def outage(service: Served, requests: Iterator[bytes], shards: int) -> list[Figure]:
+    """What those who ask notice of a shard that is killed, until there were whole answers for a second.
+
+    Args:
+        service: that has shards.
+        requests: each of a new measurement.
+        shards: how many; the last one is killed.
+    """
+    longest, last_refusal, whole_since, was_noticed = 0.0, 0.0, None, False
+    with connections(service.port, 1) as [connection]:
+        latencies(connection, [next(requests)])
+        os.kill(replica(service.pid, shards - 1), signal.SIGKILL)
+        killed = time.perf_counter()
+        while (asked := time.perf_counter()) - killed < _OUTAGE_SECONDS:
+            try:
+                [prediction] = json.loads(connection.ask(next(requests)))["predictions"]
+                is_whole = not prediction["missing_share"]
+            except AnswerError:
+                is_whole, last_refusal = False, time.perf_counter() - killed
+            now = time.perf_counter()
+            longest = max(longest, now - asked)
+            was_noticed |= not is_whole
+            whole_since = (whole_since or now) if is_whole else None
+            if was_noticed and whole_since and now - whole_since > 1:
+                break
+        else:
+            sys.exit("The shard that was killed isn't back.")
+    return [
+        Figure(name="a shard is killed: the longest answer", value=longest * 1000, unit="ms"),
+        Figure(name="a shard is killed: the last refusal", value=last_refusal, unit="s"),
+        Figure(name="a shard is killed: whole answers again", value=whole_since - killed, unit="s"),
+    ]
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="How fast a sharded service is beside one in a single process.")
@@ -81,6 +124,7 @@ def main() -> None:
         sharded = served(Path(temporary), "--cluster", "local", "--shards", str(shards))
         with served(Path(temporary)) as alone, sharded as spread:
             figures = measure({_ALONE: alone.port, f"over {shards} shards": spread.port}, options)
+            figures += outage(spread, new_measurements(options.names, seed=3), shards)
     about = {
         **bench.conditions("cpu"),
         "names": options.names,

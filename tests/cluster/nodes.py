@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -193,6 +194,18 @@ def processes(mark: str) -> dict[int, str]:
                 if command:  # else it has ended, and nobody has asked how
                     found[int(directory.name)] = command
     return found
+
+
+def replica(service: int, number: int) -> int:
+    """The process of a shard of a service on this machine, which is a process, too."""
+    title = f"ray::ServeReplica:neverseen-{socket.gethostname()}-{service}-{number}:"
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if entry.read_text(errors="replace").startswith(title):
+                found.append(int(entry.parent.name))
+    [process] = found
+    return process
 
 
 def listening(numbers: Collection[int]) -> set[str]:

@@ -6,9 +6,8 @@ import itertools
 import os
 import random
 import signal
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from engine.measure import Measurement
 from engine.model import ModelConfiguration
 from engine.question import Prediction, Question
 from engine.resident import ResidentSketch
-from tests.cluster.nodes import processes
+from tests.cluster.nodes import processes, replica
 from tests.drills.conftest import _tests_are_found_by_processes
 from tests.drills.processes import Asked, Load, Request, Service, environment_of, neverseen, serving, wait_until
 from tests.shards import served
@@ -114,7 +113,7 @@ def test_a_shard_that_is_killed_under_load_costs_no_right_answer_and_comes_back_
         asked_anew = (predict(text) for text in texts)
         with Load(service, [asked_again, asked_anew], pause_seconds=0.01) as load:
             wait_until(lambda: len(load.asked) > 50, "answers come")
-            victim = replica(service, 1)
+            victim = replica(service.process.pid, 1)
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: any(missing(one) for one in load.asked[-20:]), "it is noticed")
             wait_until(lambda: client.get("/readyz").json()["shards"]["away"] == 0, "the shard is back")
@@ -144,7 +143,7 @@ def test_a_sketch_with_axes_says_503_for_new_measurements_until_its_shard_is_bac
     known = next(texts)
     with clustered(sketches.settings, tmp_path) as service, service.client() as client:
         before = asked(client, "/predict", question("axes", known))["predictions"]
-        victim = replica(service, 0)
+        victim = replica(service.process.pid, 0)
         os.kill(victim, signal.SIGKILL)
         refused = client.post("/predict", json=question("axes", next(texts)))
         assert is_away(refused)
@@ -248,17 +247,3 @@ def missing(one: Asked) -> bool:
 
 def is_whole(one: Asked) -> bool:
     return one.status == 200 and not missing(one)
-
-
-def replica(service: Service, number: int) -> int:
-    """The process of a shard of a service."""
-    title = f"ray::ServeReplica:neverseen-{socket.gethostname()}-{service.process.pid}-{number}:"
-    [found] = [pid for pid, command in running() if command.startswith(title)]
-    return found
-
-
-def running() -> Iterator[tuple[int, str]]:
-    """All processes by their command lines."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
-            yield int(entry.parent.name), entry.read_text(errors="replace")

@@ -31,6 +31,7 @@ def test_writes_that_wait_for_a_lock_are_refused_in_time_and_hold_no_lock_afterw
                 session.execute(select(AuditChain).with_for_update())
                 held = time.monotonic()
                 time.sleep(4 * REQUEST_SECONDS)
+                wait_until(lambda: both_are_answered(asking, held), "questions and lists are asked meanwhile")
                 freed = time.monotonic()
             wait_until(lambda: all_is_well(asking, freed), "all is as before")
         for one in asking.asked:
@@ -49,6 +50,12 @@ def test_writes_that_wait_for_a_lock_are_refused_in_time_and_hold_no_lock_afterw
     database.dispose()
     check_catalog(served)
     check_audit(served, asking.asked)
+
+
+def both_are_answered(asking: Load, since: float) -> bool:
+    """Whether predictions and what is only read were asked, and answered, since then."""
+    of_late = [one.request for one in list(asking.asked) if one.at > since]
+    return any(one.path == PREDICT for one in of_late) and any(one.method == "GET" for one in of_late)
 
 
 def all_is_well(asking: Load, since: float) -> bool:

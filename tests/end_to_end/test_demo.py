@@ -106,7 +106,7 @@ def service(first_start: str, data_dir: Path) -> Iterator[httpx.Client]:
             yield client
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) in (0, -signal.SIGTERM)
+        assert process.wait(timeout=60) in (0, -signal.SIGTERM)
 
 
 def free_port() -> int:
@@ -177,7 +177,7 @@ def test_the_demo_prints_the_address_of_its_page_and_opens_it_where_there_is_a_s
             assert until(opened.exists, seconds=60 if screen else 0.5) is screen
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         said.seek(0)
         assert f"   {address}\n" in said.read()
     if screen:

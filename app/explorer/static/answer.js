@@ -1,11 +1,11 @@
 /** The answer: what the model measures as it is, and what it would without what is deleted. */
 
-import { busy, latest, post } from "./api.js";
+import { post } from "./api.js";
 import { bar, curve } from "./charts.js";
-import { $, h, show, showProblem, table } from "./dom.js";
+import { $, h, show, table } from "./dom.js";
+import { follower } from "./follower.js";
 import { deletion } from "./selection.js";
 import * as samples from "./samples.js";
-import { tell } from "./store.js";
 import * as verify from "./verify.js";
 import {
   capital, count, decimalsFor, decimalsOf, ESTIMATORS, label, measured, number, percent, precisionOf, quoted, shown, signed, UNITS,
@@ -13,10 +13,9 @@ import {
 
 const CURVE = Array.from({ length: 11 }, (_, step) => step / 10);
 const MOST_OUTCOMES = 8;
-const asking = latest();
 
-let asked = ""; // the body that was asked last
-let answered = null; // and its answer
+let answered = null; // what stands there: {answer, confidence, milliseconds}
+const answers = follower({ place: $("answers"), problem: $("answer-problem"), ask, draw, clear });
 
 /** Whether a measurement says something that can be measured. */
 export const isWhole = ({ kind, text, completion }) => kind === "next_token" || Boolean(kind === "loss" ? text : completion);
@@ -40,34 +39,25 @@ export function mount() {
 /** Asks, where there is something to ask that isn't answered yet. */
 export async function follow(question, version, selection) {
   const body = bodyOf(question, version, selection);
-  const text = JSON.stringify(body);
   void samples.follow(question, body);
   void verify.follow(question, body);
-  if (text === asked) return;
-  asked = text;
-  if (!body) {
-    asking.stop();
-    clear();
-    return;
-  }
+  await answers.follow(body);
+}
+
+async function ask(body, signal) {
   const began = performance.now();
-  try {
-    const answer = await busy($("answers"), asking((signal) => post("/predict", { ...body, downweight: CURVE }, { signal })));
-    if (!answer) return;
-    answered = { answer, confidence: body.confidence, milliseconds: performance.now() - began };
-    drawAnswer();
-  } catch (refusal) {
-    clear();
-    asked = ""; // it may be asked again
-    showProblem($("answer-problem"), refusal, tell);
-  }
+  const answer = await post("/predict", { ...body, downweight: CURVE }, { signal });
+  return { answer, confidence: body.confidence, milliseconds: performance.now() - began };
+}
+
+function draw(answer) {
+  answered = answer;
+  drawAnswer();
 }
 
 /** Forgets what was answered, as another key may be answered otherwise. */
 export function forget() {
-  asking.stop();
-  asked = "";
-  clear();
+  answers.forget();
   verify.forget();
   samples.forget();
 }

@@ -1,19 +1,25 @@
 /** Who did it: the units whose deletion changes a measurement most, each by itself. */
 
-import { busy, latest, post } from "./api.js";
+import { post } from "./api.js";
 import { isWhole } from "./answer.js";
 import { bar } from "./charts.js";
-import { $, fill, h, show, showProblem, table } from "./dom.js";
+import { $, fill, h, show, table } from "./dom.js";
+import { follower } from "./follower.js";
 import { toggle } from "./selection.js";
-import { change, tell } from "./store.js";
+import { change } from "./store.js";
 import { count, decimalsFor, decimalsOf, label, percent, precisionOf, quoted, shown, signed, UNITS } from "./words.js";
 
 const TOP = 10;
-const asking = latest();
+const NONE = "The units whose deletion changes a measurement most stand here, once there is one.";
+const DISTRIBUTION = "A distribution isn’t one number: ask for a completion of one character instead.";
 
 let selection = null;
-let asked = "";
 let of = null; // the sketch and the versions whose units stand there, or are asked for
+const ranking = follower({
+  place: $("influences"), problem: $("influence-problem"),
+  ask: (body, signal) => post("/attributions", body, { signal }),
+  draw, clear: () => clear(""),
+});
 
 export function mount() {
   $("influence-measurement").addEventListener("change", (event) => change({ of: Number(event.target.value) }));
@@ -21,10 +27,8 @@ export function mount() {
 
 /** Forgets what was answered, as another key may be answered otherwise. */
 export function forget() {
-  asking.stop();
-  asked = "";
+  ranking.forget();
   of = null;
-  clear("");
   $("influence-of").hidden = true;
 }
 
@@ -34,9 +38,7 @@ const isOf = (sketch, version) => of === null || (of.sketch === sketch && of.ver
 export function expect({ sketch, version }) {
   const isOther = !isOf(sketch, version);
   $("influences").inert = isOther;
-  if (!isOther) return;
-  asking.stop();
-  asked = "";
+  if (isOther) ranking.giveUp();
 }
 
 /** Asks where the measurement is another one, and shows which of the units are deleted; there are known as many units. */
@@ -53,23 +55,11 @@ export async function follow(question, version, found, known = TOP) {
   const body = sketch && numbers.length ? { sketch, version, measurement: numbers[chosen], top: Math.min(TOP, known), confidence } : null;
   if (!body) {
     forget();
-    $("influence-hint").textContent = question.measurements.some((one) => one.kind === "next_token")
-      ? "A distribution isn’t one number: ask for a completion of one character instead."
-      : "The units whose deletion changes a measurement most stand here, once there is one.";
+    $("influence-hint").textContent = question.measurements.some((one) => one.kind === "next_token") ? DISTRIBUTION : NONE;
     return;
   }
-  const text = JSON.stringify(body);
-  if (text === asked) return;
-  asked = text;
   of = { sketch, versions: [question.version, version] };
-  try {
-    const answer = await busy($("influences"), asking((signal) => post("/attributions", body, { signal })));
-    if (answer) draw(answer, confidence);
-  } catch (refusal) {
-    clear("");
-    asked = "";
-    showProblem($("influence-problem"), refusal, tell);
-  }
+  await ranking.follow(body);
 }
 
 function clear(hint) {
@@ -78,7 +68,7 @@ function clear(hint) {
   $("influence-hint").textContent = hint;
 }
 
-function draw({ raising, lowering, baseline, estimator, measurement }, confidence) {
+function draw({ raising, lowering, baseline, estimator, measurement }, { confidence }) {
   const exact = estimator === "retrained";
   const all = [...raising, ...lowering];
   const precision = precisionOf([baseline, ...all.map((one) => one.estimate)]);
@@ -86,7 +76,7 @@ function draw({ raising, lowering, baseline, estimator, measurement }, confidenc
     : `Estimated from random directions, with ${percent(confidence)} intervals for all units at once.`;
   clear(`Each unit deleted by itself, in ${UNITS[measurement.kind]}. ${how}`);
   const scale = Math.max(...all.map((one) => Math.max(...one.interval.map((end) => Math.abs(end - baseline)))), 1e-12);
-  const side = (units, verb, range) => influences(units, { baseline, verb, exact, precision, range: exact ? range : [-scale, scale] });
+  const side = (those, verb, range) => influences(those, { baseline, verb, exact, precision, range: exact ? range : [-scale, scale] });
   show(
     $("influences"),
     h("h3", {}, "Without it, the measurement rises"), side(raising, "raises", [0, scale]),
@@ -94,11 +84,11 @@ function draw({ raising, lowering, baseline, estimator, measurement }, confidenc
   );
 }
 
-function influences(units, { baseline, verb, exact, precision, range }) {
-  if (!units.length) return h("p.hint", {}, `No unit’s deletion ${verb} it.`);
+function influences(those, { baseline, verb, exact, precision, range }) {
+  if (!those.length) return h("p.hint", {}, `No unit’s deletion ${verb} it.`);
   const columns = [["Delete", "check"], ["Unit"], ["", "plot"], ["change", "number"], ...(exact ? [] : [["interval", "number"]])];
-  const smallest = Math.min(...units.map((one) => Math.abs(one.change)));
-  return table(`Units whose deletion ${verb} the measurement`, columns, units.map((one) => {
+  const smallest = Math.min(...those.map((one) => Math.abs(one.change)));
+  return table(`Units whose deletion ${verb} the measurement`, columns, those.map((one) => {
     const [low, high] = one.interval.map((end) => end - baseline);
     const decimals = Math.min(precision, exact ? Math.max(4, decimalsFor(smallest, 2)) : decimalsOf(low, high));
     const name = one.text === null ? one.unit : one.text;

@@ -1,29 +1,30 @@
 /** Texts of both models from the same random numbers: they differ only where the models do. */
 
-import { busy, latest, post } from "./api.js";
-import { $, h, show, showProblem, sync, table, taken } from "./dom.js";
-import { change, tell } from "./store.js";
+import { post } from "./api.js";
+import { $, h, show, sync, table, taken } from "./dom.js";
+import { follower } from "./follower.js";
+import { change } from "./store.js";
 import { count, quoted } from "./words.js";
 
 const FIELDS = ["count", "seed", "prompt"];
-const drawing = latest();
-let drawn = "";
+
+const texts = follower({
+  place: $("samples-texts"), problem: $("samples-texts"),
+  ask: (body, signal) => post("/samples", body, { signal }),
+  draw: showTexts, clear: () => show($("samples-texts")),
+});
 
 export function mount() {
   $("samples-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const [texts, seed, prompt] = FIELDS.map((name) => taken($(`samples-${name}`)));
-    drawn = "";
-    change({ samples: { count: Number(texts), seed: Number(seed), prompt } });
+    const [many, seed, prompt] = FIELDS.map((name) => taken($(`samples-${name}`)));
+    texts.giveUp(); // the same may be drawn again
+    change({ samples: { count: Number(many), seed: Number(seed), prompt } });
   });
 }
 
 /** Forgets what was drawn, as another key may see something else. */
-export function forget() {
-  drawing.stop();
-  drawn = "";
-  show($("samples-texts"));
-}
+export const { forget } = texts;
 
 const SOURCES = {
   retrained: "The model without it was really retrained.",
@@ -36,21 +37,7 @@ export async function follow(question, body) {
   const { samples } = question;
   if (samples) for (const name of FIELDS) sync($(`samples-${name}`), samples[name]);
   const wanted = samples && body && { sketch: body.sketch, version: body.version, delete: body.delete, ...samples };
-  const text = JSON.stringify(wanted);
-  if (text === drawn) return;
-  drawn = text;
-  if (!wanted) {
-    drawing.stop();
-    show($("samples-texts"));
-    return;
-  }
-  try {
-    const answer = await busy($("samples-texts"), drawing((signal) => post("/samples", wanted, { signal })));
-    if (answer) showTexts(answer);
-  } catch (refusal) {
-    drawn = "";
-    showProblem($("samples-texts"), refusal, tell);
-  }
+  await texts.follow(wanted);
 }
 
 function showTexts({ samples, source }) {
