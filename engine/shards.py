@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.25
 SILENCE_SECONDS: Final = 1.0
-"""Of a shard that is asked how it is, until it counts as away: one that dies is noticed at once, one whose machine is
-gone only by this."""
+"""Of a shard that is asked how it is, until it counts as away: of one that dies Ray tells, of one whose machine is gone
+only this."""
 
 LOAD_SECONDS: Final = 1_800.0
 """After which a load counts as hanging."""

@@ -44,6 +44,7 @@ from tests.app.conftest import (
     postgres_catalog,
     postgres_server,
     sqlite_template,
+    until,
 )
 from tests.drills.conftest import _tests_are_found_by_processes
 from tests.drills.processes import _FORKS, Service, environment_of
@@ -217,7 +218,15 @@ QUESTION = {"sketch": "names", "delete": {"subset": "has-x"}, "measurements": [{
 
 @pytest.fixture(scope="module")
 def metrics(service: Service) -> str:
-    return httpx.get(f"http://127.0.0.1:{service.port}/metrics").text
+    """Once the service has counted its requests, which it does in the background."""
+    found: list[str] = []
+
+    def are_counted() -> bool:
+        found.append(httpx.get(f"http://127.0.0.1:{service.port}/metrics", timeout=60).text)
+        return "neverseen_erasure_requests{" in found[-1]
+
+    assert until(are_counted)
+    return found[-1]
 
 
 def test_the_commands_of_the_guide_work_in_its_order(
@@ -350,7 +359,7 @@ def test_every_refusal_of_the_guide_is_one_and_its_status_is_right() -> None:
 def test_log_lines_of_the_guide_have_the_fields_of_real_ones(service: Service, log: Path) -> None:
     (block,) = blocks("json")
     request, loaded = (json.loads(line) for line in block.text.splitlines())
-    real = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    real = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
     assert list(request) == list(next(line for line in real if line["logger"] == "app.requests"))
     assert list(loaded) == list(next(line for line in real if line["logger"] == "app.serving"))
     named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", section("Logs"), re.MULTILINE))))

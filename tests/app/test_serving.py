@@ -439,7 +439,7 @@ def test_a_promotion_is_served_within_seconds_where_nobody_asks(client: TestClie
     another()
     started = time.monotonic()
     assert until(lambda: "tiny v2" in {one["label"] for one in client.get("/readyz").json()["resident"]})
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 45
 
 
 def test_a_build_of_the_same_plan_after_a_deletion_is_a_version_of_its_own(

@@ -98,7 +98,7 @@ def outage(service: Served, requests: Iterator[bytes], shards: int) -> list[Figu
             if was_noticed and whole_since and now - whole_since > 1:
                 break
         else:
-            sys.exit("The shard that was killed isn't back.")
+            sys.exit("The shard that was killed was never missed, or isn't back.")
     return [
         Figure(name="a shard is killed: the longest answer", value=longest * 1000, unit="ms"),
         Figure(name="a shard is killed: the last refusal", value=last_refusal, unit="s"),

@@ -197,15 +197,20 @@ def processes(mark: str) -> dict[int, str]:
 
 
 def replica(service: int, number: int) -> int:
-    """The process of a shard of a service on this machine, which is a process, too."""
+    """The process of a shard of a service on this machine, which is a process, too; once there is one alone."""
     title = f"ray::ServeReplica:neverseen-{socket.gethostname()}-{service}-{number}:"
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has just ended
-            if entry.read_text(errors="replace").startswith(title):
-                found.append(int(entry.parent.name))
-    [process] = found
-    return process
+    found: list[int] = []
+
+    def is_one() -> bool:
+        found.clear()
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if entry.read_text(errors="replace").startswith(title):
+                    found.append(int(entry.parent.name))
+        return len(found) == 1
+
+    wait_until(is_one, "the shard has one process")
+    return found[0]
 
 
 def listening(numbers: Collection[int]) -> set[str]:

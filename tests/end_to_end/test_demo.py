@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from engine.measure import Measurement, measure_models
 from engine.model import ModelConfiguration
 from engine.retrain import retrain
 from tests.app.conftest import until
+from tests.drills.processes import free_port
 
 NAMES, DIRECTIONS = 300, 150
 STANDARD_ERRORS = 4
@@ -109,13 +109,6 @@ def service(first_start: str, data_dir: Path) -> Iterator[httpx.Client]:
         assert process.wait(timeout=60) in (0, -signal.SIGTERM)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 def ready(client: httpx.Client) -> bool:
     try:
         return client.get("/readyz").status_code == 200
@@ -171,10 +164,10 @@ def test_the_demo_prints_the_address_of_its_page_and_opens_it_where_there_is_a_s
     with (tmp_path / "said").open("w+") as said:
         process = subprocess.Popen([sys.executable, "-m", "app", *arguments], env=environment, stdout=said)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 assert until(lambda: ready(client), seconds=60)
                 assert "Neverseen" in client.get("/").text
-            assert until(opened.exists, seconds=60 if screen else 0.5) is screen
+            assert until(lambda: opened.exists() and bool(opened.read_text()), seconds=60 if screen else 0.5) is screen
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)

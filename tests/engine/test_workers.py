@@ -27,7 +27,7 @@ def test_a_thread_that_waits_for_a_store_is_not_waited_for(monkeypatch: pytest.M
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         train_blocks(train, [0, 1], workers=2, threads=True, report=lambda work: None)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     assert [thread.daemon for thread in hanging] == [True]  # so that the program ends, too
     restored.set()
     hanging[0].join(10)
@@ -48,5 +48,5 @@ def test_an_error_of_one_block_ends_the_others_at_their_next_report() -> None:
     before = time.monotonic()
     with pytest.raises(ValueError, match=r"^no$"):
         train_blocks(train, range(100), workers=2, threads=True, report=lambda work: None)
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 25
     assert len(begun) < 5

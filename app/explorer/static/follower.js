@@ -7,8 +7,9 @@ import { tell } from "./store.js";
 /**
  * A part of the page that shows the answer to one thing at a time.
  *
- * ask(body, signal) asks; draw(answer, body) shows what was answered, and clear() nothing. What stands at a place stays
- * there until there is another answer. A refusal is told where `problem` is, and the same may then be asked again.
+ * ask(body, signal) asks; draw(answer, body) shows what was answered, and clear() nothing. While another question is
+ * under way, the answer to the one before stays. A refusal clears it, and is told where `problem` is; then the same may
+ * be asked again.
  */
 export function follower({ place, problem, ask, draw, clear }) {
   const asking = latest();

@@ -58,7 +58,7 @@ export async function follow(question, version, found, known = TOP) {
     $("influence-hint").textContent = question.measurements.some((one) => one.kind === "next_token") ? DISTRIBUTION : NONE;
     return;
   }
-  of = { sketch, versions: [question.version, version] };
+  if (of === null || ![question.version, version].every((one) => isOf(sketch, one))) of = { sketch, versions: [question.version, version] };
   await ranking.follow(body);
 }
 

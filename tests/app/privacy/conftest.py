@@ -94,7 +94,7 @@ def asked(email: str, *, id: str = "dsar-1", **more: Any) -> dict[str, Any]:
     return {"id": id, "identities": [{"type": "email", "value": email}], **more}
 
 
-def done(client: TestClient, request: str, *, seconds: float = 30) -> dict[str, Any]:
+def done(client: TestClient, request: str, *, seconds: float = 60) -> dict[str, Any]:
     """A request, once it is done."""
     answer: dict[str, Any] = {}
 

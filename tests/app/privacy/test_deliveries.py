@@ -437,7 +437,8 @@ def test_a_delivery_arrives_after_a_failure_with_the_same_id(
 def test_a_delivery_is_given_up_after_ten_attempts_and_replayed(
     database: Database, secret: Secret, trust: ssl.SSLContext, identity: ssl.SSLContext
 ) -> None:
-    with peer(*[Says(status=503)] * 10, Says(), tls=identity) as one:
+    later = Says(status=503, headers={"Retry-After": "1000"})  # or else the second would come by itself
+    with peer(later, *[Says(status=503)] * 9, Says(), tls=identity) as one:
         connect(database, secret, one)
         id_ = add(database, secret, one.url())
         with delivering(database, secret, trust) as deliverer:
@@ -465,7 +466,7 @@ def test_the_schedule_is_kept_by_the_clock(
             with time_machine.travel(moment, tick=True), delivering(database, secret, trust):
                 row = reaches(database, id_, "pending", attempts=attempt)
             wait = (row.next_at - moment).total_seconds()
-            assert 0.9 * seconds <= wait <= 1.1 * seconds + 5
+            assert 0.9 * seconds <= wait <= 1.1 * seconds + 60  # in which the attempt itself comes
             with time_machine.travel(row.next_at - timedelta(seconds=2), tick=False):
                 assert not due(database)
             moment = row.next_at
@@ -515,7 +516,7 @@ def test_a_peer_is_left_alone_as_long_as_it_wants(
         id_ = add(database, secret, one.url())
         with delivering(database, secret, trust):
             row = reaches(database, id_, "pending", attempts=1)
-    assert 990 < (row.next_at - datetime.now(UTC)).total_seconds() <= 1001
+    assert 900 < (row.next_at - datetime.now(UTC)).total_seconds() <= 1001
 
 
 @on_sqlite
@@ -623,20 +624,20 @@ def test_a_peer_that_never_answers_holds_nobody_up(
             samples.append(Counter(row.host for row in rows if row.claimed_at is not None))
             return samples[-1]
 
-        with delivering(database, secret, trust, resolver=resolver, seconds=8) as deliverer:
+        with delivering(database, secret, trust, resolver=resolver, seconds=15) as deliverer:
             for id_ in good:
                 reaches(database, id_, "delivered")
             assert not any(row.attempts for row in listed(database, state="pending"))  # nobody waited for them
-            assert sending() == dict.fromkeys(hosts, MOST_AT_ONCE_OF_HOST)
-            assert until(lambda: sum(sending().values()) <= 3, seconds=60)
+            assert until(lambda: sending() == dict.fromkeys(hosts, MOST_AT_ONCE_OF_HOST))
+            assert until(lambda: sum(sending().values()) <= 3, seconds=120)
             late = add(database, secret, one.url())
             deliverer.wake()
             reaches(database, late, "delivered")
             # Whoever didn't answer is called once at a time.
-            assert until(lambda: sending() == dict.fromkeys(hosts, 1), seconds=60)
+            assert until(lambda: sending() == dict.fromkeys(hosts, 1), seconds=120)
     assert max(max(sample.values(), default=0) for sample in samples) == MOST_AT_ONCE_OF_HOST
     timed_out = [row for id_ in told if (row := seen(database, id_)).attempts]
-    assert {row.last_error for row in timed_out} == {"There was no answer within 8 seconds."}
+    assert {row.last_error for row in timed_out} == {"There was no answer within 15 seconds."}
 
 
 def test_two_deliverers_send_nothing_twice(
@@ -716,13 +717,13 @@ def test_a_claim_is_renewed_while_an_attempt_lasts(
     with peer(hang, tls=identity) as one:
         connect(database, secret, one)
         id_ = add(database, secret, one.url())
-        with delivering(database, secret, trust, seconds=5):
+        with delivering(database, secret, trust, seconds=10):
             assert until(lambda: bool(one.asked))
             first = seen(database, id_).claimed_at
             assert first is not None
             assert until(lambda: (seen(database, id_).claimed_at or first) > first)
             row = reaches(database, id_, "pending", attempts=1)
-    assert row.last_error == "There was no answer within 5 seconds."
+    assert row.last_error == "There was no answer within 10 seconds."
 
 
 @on_sqlite
@@ -737,12 +738,12 @@ def test_an_attempt_whose_claim_was_taken_over_changes_nothing(
     with peer(hang, tls=identity) as one:
         connect(database, secret, one)
         id_ = add(database, secret, one.url())
-        with delivering(database, secret, trust, seconds=5):
+        with delivering(database, secret, trust, seconds=10):
             assert until(lambda: bool(one.asked))
             others = datetime.now(UTC) + timedelta(seconds=20)
             with transaction(database) as session:
                 session.execute(update(Delivery).values(claimed_at=others))
-            time.sleep(5.5)
+            time.sleep(10.5)
     row = seen(database, id_)
     assert (row.state, row.attempts, row.claimed_at) == ("pending", 0, others)
     assert len(one.asked) == 1
@@ -758,7 +759,7 @@ def test_what_isnt_answered_when_the_service_stops_waits_again(
         with delivering(database, secret, trust):
             assert until(lambda: bool(one.asked))
             started = time.monotonic()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
         row = seen(database, id_)
         assert (row.state, row.claimed_at, row.attempts) == ("pending", None, 0)
         with delivering(database, secret, trust):

@@ -114,7 +114,7 @@ def failing(settings: Settings, database: Database) -> Iterator[httpx.Client]:
         session.execute(update(ErasureRequest).values(attempts=6))
     [artifact] = settings.artifacts_dir.iterdir()
     moved = artifact.rename(settings.data_dir / "away")
-    with served(settings) as url, httpx.Client(base_url=url) as client:
+    with served(settings) as url, httpx.Client(base_url=url, timeout=60) as client:
         assert until(lambda: all(row.state == "failed" for row in rows(database)))
         moved.rename(artifact)
         yield client
@@ -149,11 +149,14 @@ def test_what_is_not_ready_waits_and_is_resumed_though_the_service_was_restarted
     settings: Settings, linked: str, fake: Tiny, database: Database
 ) -> None:
     assert linked
-    with served(settings.model_copy(update={"privacy_worker": False})) as url, httpx.Client(base_url=url) as client:
+    with (
+        served(settings.model_copy(update={"privacy_worker": False})) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         peer = Peer(client, fake.url, wait_seconds=0.1)
         started = time.monotonic()
         assert peer.call(asks()).json() == {"halt": True}
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     assert fake.asked == []
     with served(settings):
         assert until(lambda: len(fake.asked) == 2)
@@ -168,13 +171,16 @@ def test_the_same_again_is_the_same_request_and_its_last_token_counts(
     settings: Settings, linked: str, fake: Tiny, database: Database
 ) -> None:
     assert linked
-    with served(settings.model_copy(update={"privacy_worker": False})) as url, httpx.Client(base_url=url) as client:
+    with (
+        served(settings.model_copy(update={"privacy_worker": False})) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         peer = Peer(client, fake.url, wait_seconds=0)
         assert peer.call(asks()).json() == {"halt": True}
         again = asks(timestamp="2026-11-25T08:00:00", new_field=[1], privacy_request={"days_left": 44})
         assert peer.call(again, reply(again, "newer")).json() == {"halt": True}
     assert len(rows(database)) == 1
-    with served(settings) as url, httpx.Client(base_url=url) as client:
+    with served(settings) as url, httpx.Client(base_url=url, timeout=60) as client:
         assert until(lambda: bool(deliveries(database)) and deliveries(database)[0].state == "delivered")
         assert {headers["authorization"] for _, _, headers, _ in fake.asked} == {"Bearer newer"}
         third = asks(timestamp="2026-11-25T09:00:00")
@@ -342,7 +348,7 @@ def test_a_later_version_may_have_the_prefix_in_its_address(
     settings: Settings, linked: str, database: Database
 ) -> None:
     assert linked
-    with saying(Said(200)) as fake, served(settings) as url, httpx.Client(base_url=url) as client:
+    with saying(Said(200)) as fake, served(settings) as url, httpx.Client(base_url=url, timeout=60) as client:
         eligible = {"reply-to-eligible": "/api/v1/privacy-request/pri_1/pre-approve/eligible", "reply-to-token": TOKEN}
         Peer(client, fake.url).call(asks(callback_type="pre_approval"), eligible)
         assert until(lambda: bool(fake.asked))
@@ -361,7 +367,7 @@ def test_before_an_approval_the_evidence_makes_eligible_whatever_it_says(
     settings: Settings, linked: str, database: Database
 ) -> None:
     assert linked
-    with saying(Said(200)) as fake, served(settings) as url, httpx.Client(base_url=url) as client:
+    with saying(Said(200)) as fake, served(settings) as url, httpx.Client(base_url=url, timeout=60) as client:
         peer = Peer(client, fake.url)
         for number, email in enumerate((ZENA, "nobody@example.org")):
             assert peer.call(asks(email, id=f"pri_{number}", callback_type="pre_approval")).json() == {"halt": False}

@@ -51,7 +51,7 @@ class Forwarder:
             answer.update(sent.json()["response"])
             return bool(answer["status"] == status)
 
-        assert until(there, seconds=30), answer
+        assert until(there), answer
         return answer
 
 

@@ -125,7 +125,7 @@ class Controller:
 
     def ended(self, name: str, status: str) -> dict[str, Any]:
         """The status of a request, once it is so."""
-        assert until(lambda: self.status(name)["request_status"] == status, seconds=30), self.status(name)
+        assert until(lambda: self.status(name)["request_status"] == status), self.status(name)
         return self.status(name)
 
 
@@ -1119,7 +1119,7 @@ def test_a_controller_verifies_what_it_is_sent(
     controller = Controller(client=desk)
     name = sent(controller, status_callback_urls=[f"http://{host}/callbacks"])
     controller.ended(name, "completed")
-    assert until(lambda: len(got) >= 3, seconds=30)
+    assert until(lambda: len(got) >= 3)
     assert [json.loads(body)["request_status"] for _, body in got] == ["pending", "in_progress", "completed"]
     for headers, body in got:
         assert headers["Content-Type"] == "application/json"

@@ -82,7 +82,7 @@ def test_a_job_is_queued_and_reported_and_erased_only_where_that_is_meant(
     settings: Settings, linked: str, gateway: Tiny, database: Database, mode: str, is_test: bool, status: str
 ) -> None:
     assert linked
-    with served(settings) as url, httpx.Client(base_url=url) as client:
+    with served(settings) as url, httpx.Client(base_url=url, timeout=60) as client:
         connect(client, gateway, mode=mode)
         assert call(client, job(isTest=is_test)).status_code == 200
         assert until(lambda: [one.state for one in deliveries(database)] == ["delivered"])

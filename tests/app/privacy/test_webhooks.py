@@ -141,7 +141,8 @@ def test_events_verify_while_secrets_change_and_after_retries(
     database: Database, secret: Secret, trust: ssl.SSLContext, identity: ssl.SSLContext
 ) -> None:
     """With the packages of PyPI and of npm, as whoever gets the events would do it."""
-    with peer(Says(status=500), Says(status=503), Says(), tls=identity) as one:
+    later = {"Retry-After": "1000"}  # so that each attempt comes when it is asked for
+    with peer(Says(status=500, headers=later), Says(status=503, headers=later), Says(), tls=identity) as one:
         connect(database, secret, one, secrets={"webhook_secrets": [OLDER]})
         told = request(database)
         with transaction(database) as session:
