@@ -67,7 +67,7 @@ browser: $(INSTALLED) ## what the explorer's tests need: Chromium and axe-core; 
 test-cluster: $(INSTALLED) ## builds and serving on Ray: several nodes on this machine, killed meanwhile; about six minutes
 	$(BIN)/pytest --quiet -m 'cluster and not drill'
 
-drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections; a quarter of an hour
+drills: $(INSTALLED) ## the long fault drills: kills, restarts, full disks, thousands of connections, the explorer over a slow network; some twenty minutes
 	$(BIN)/pytest --quiet -m drill
 	SLOW_NETWORK=$(SEED) $(BIN)/pytest --quiet --numprocesses 3 --dist worksteal tests/explorer
 
