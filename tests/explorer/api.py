@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import httpx
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from tests.explorer.services import Service
 
@@ -63,6 +63,11 @@ def expect_values(place: Locator, expected: object, *, among: slice = slice(None
     """
     eventually(place.page, lambda: values(place)[among] == expected)
     assert values(place)[among] == expected
+
+
+def expect_count(page: Page, words: str) -> None:
+    """Wait until the page says how many units are deleted."""
+    expect(page.locator("#count")).to_contain_text(words)
 
 
 def eventually(page: Page, happens: Callable[[], bool]) -> bool:
