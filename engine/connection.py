@@ -171,8 +171,8 @@ def _processes_of(place: Path) -> Iterator[int]:
     mark, name = f"{_DIRECTORY}={place}".encode(), os.fsencode(place)
     for process in _PROCESSES.glob("[0-9]*"):
         with suppress(OSError):  # it has just ended, or isn't ours
-            command = (process / "cmdline").read_bytes()
-            if (name in command or command.startswith(b"ray::")) and mark in (process / "environ").read_bytes():
+            command, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            if (name in command or command.startswith(b"ray::")) and mark in environment.split(b"\0"):
                 yield int(process.name)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
 from playwright.sync_api import Locator, Page, expect
 
+from tests.explorer.browser import eventually
 from tests.explorer.services import Service
-
-_WAIT_SECONDS: Final = 30  # of a busy machine
 
 CURVE = [step / 10 for step in range(11)]
 """The downweights that the page asks for."""
@@ -68,11 +66,3 @@ def expect_values(place: Locator, expected: object, *, among: slice = slice(None
 def expect_count(page: Page, words: str) -> None:
     """Wait until the page says how many units are deleted."""
     expect(page.locator("#count")).to_contain_text(words)
-
-
-def eventually(page: Page, happens: Callable[[], bool]) -> bool:
-    """Whether something happens in time to a page, which goes on meanwhile."""
-    end = time.monotonic() + _WAIT_SECONDS
-    while not (happened := happens()) and time.monotonic() < end:
-        page.wait_for_timeout(20)
-    return happened

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -213,6 +213,14 @@ class Watch:
         self.faults.append(f"an exception: {error.error.stack or error.error.message}")
 
 
+def eventually(page: Page, happens: Callable[[], bool]) -> bool:
+    """Whether something happens in time to a page, which goes on meanwhile."""
+    end = time.monotonic() + _WAIT_MS / 1000
+    while not (happened := happens()) and time.monotonic() < end:
+        page.wait_for_timeout(10)
+    return happened
+
+
 class Held:
     """Keeps questions from the service until they are let go, one after the other.
 
@@ -234,10 +242,7 @@ class Held:
 
     def wait(self) -> None:
         """Wait until there is one."""
-        end = time.monotonic() + _WAIT_MS / 1000
-        while not self._held:
-            assert time.monotonic() < end, "nothing was asked"
-            self._page.wait_for_timeout(10)
+        assert eventually(self._page, lambda: bool(self._held)), "nothing was asked"
 
     def let_go(self) -> None:
         """Let the first go, once there is one, and wait for its answer."""

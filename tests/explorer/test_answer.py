@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.explorer.api import asked, eventually, expect_values, predicted, units_of, values
-from tests.explorer.browser import Held
+from tests.explorer.api import asked, expect_values, predicted, units_of, values
+from tests.explorer.browser import Held, eventually
 from tests.explorer.services import Service
 
 LOSS = {"kind": "loss", "text": "max"}

@@ -16,8 +16,8 @@ from app.settings import Settings
 from engine.configuration import SketchConfiguration
 from engine.documents import Documents
 from engine.model import ModelConfiguration
-from tests.explorer.api import asked, eventually
-from tests.explorer.browser import watched_page
+from tests.explorer.api import asked
+from tests.explorer.browser import eventually, watched_page
 from tests.explorer.services import Service, copied_service
 
 MARKUP = "<img src=x onerror=boo()>"

@@ -10,7 +10,8 @@ from playwright.sync_api import Page, Route, expect
 
 from app import catalog
 from app.db import open_database, transaction
-from tests.explorer.api import asked, eventually, expect_values, values
+from tests.explorer.api import asked, expect_values, values
+from tests.explorer.browser import eventually
 from tests.explorer.services import Service
 
 LOSS = {"kind": "loss", "text": "max"}

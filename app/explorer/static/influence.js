@@ -10,7 +10,7 @@ import { change } from "./store.js";
 import { count, decimalsFor, decimalsOf, label, percent, precisionOf, quoted, shown, signed, UNITS } from "./words.js";
 
 const TOP = 10;
-const NONE = "The units whose deletion changes a measurement most stand here, once there is one.";
+const NOTHING_MEASURED = "The units whose deletion changes a measurement most stand here, once there is one.";
 const DISTRIBUTION = "A distribution isn’t one number: ask for a completion of one character instead.";
 
 let selection = null;
@@ -55,10 +55,11 @@ export async function follow(question, version, found, known = TOP) {
   const body = sketch && numbers.length ? { sketch, version, measurement: numbers[chosen], top: Math.min(TOP, known), confidence } : null;
   if (!body) {
     forget();
-    $("influence-hint").textContent = question.measurements.some((one) => one.kind === "next_token") ? DISTRIBUTION : NONE;
+    $("influence-hint").textContent = question.measurements.some((one) => one.kind === "next_token") ? DISTRIBUTION : NOTHING_MEASURED;
     return;
   }
-  if (of === null || ![question.version, version].every((one) => isOf(sketch, one))) of = { sketch, versions: [question.version, version] };
+  const versions = [question.version, version];
+  if (of === null || !versions.every((one) => isOf(sketch, one))) of = { sketch, versions };
   await ranking.follow(body);
 }
 
